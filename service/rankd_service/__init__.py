@@ -1,0 +1,1 @@
+"""The online ranking service. Never imports torch, training or export."""

@@ -1,0 +1,1 @@
+"""Models, data readers and recipes that turn examples into checkpoints."""
