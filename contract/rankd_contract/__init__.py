@@ -1,1 +1,1 @@
-"""What training, export and service agree on: schemas, packed rows, bundles. numpy and yaml only."""
+"""What training, export and service agree on: schema, encoding, packed rows, signatures, bundles. numpy and YAML only."""

@@ -1,0 +1,128 @@
+"""Raw columns: what a Parquet file or a JSON body holds, before encoding.
+
+A column is kept as Arrow keeps it (flat values, validity, offsets for lists), so a Parquet column comes
+in without a copy and a JSON list in one conversion. Arrow arrays are read through the buffers they
+expose; no Arrow library is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankd_contract.errors import ValueTypeError
+from rankd_contract.hashing import Strings
+from rankd_contract.schema import DType, Field, Kind
+
+__all__ = ["Column", "Values"]
+
+Values = Strings | NDArray[np.int64] | NDArray[np.float64]
+
+_TYPES: dict[DType, tuple[type, ...]] = {
+    DType.STRING: (str,),
+    DType.INT: (int,),
+    DType.FLOAT: (int, float),
+    DType.BOOL: (bool,),
+}
+_ARROW_INTS = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool"}
+_INT64 = range(-(2**63), 2**63)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """n raw values of one field, or n lists of them.
+
+    `values` holds the flat values; `valid` [n] is False where a row is null; `offsets` [n + 1] cuts the
+    flat values into lists where the field is a list.
+    """
+
+    values: Values
+    valid: NDArray[np.bool_]
+    offsets: NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.valid)
+
+    @classmethod
+    def from_python(cls, rows: Sequence[Any], field: Field) -> Column:
+        """Lay out JSON values of `field`; None is null. Raises ValueTypeError naming the row."""
+        valid = np.fromiter((r is not None for r in rows), np.bool_, len(rows))
+        if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
+            lists = [() if r is None else r for r in rows]
+            for i, entry in enumerate(lists):
+                if not isinstance(entry, list | tuple):
+                    raise ValueTypeError(field.name, i, f"a list of {field.dtype.value}", type(entry).__name__)
+            offsets = np.zeros(len(lists) + 1, np.int64)
+            np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)), out=offsets[1:])
+            flat = list(chain.from_iterable(lists))
+            owner = np.repeat(np.arange(len(lists)), np.diff(offsets))
+            return cls(_flat(flat, field, owner), valid, offsets)
+        return cls(_flat(rows, field, np.arange(len(rows))), valid)
+
+    @classmethod
+    def from_arrow(cls, array: Any, field: Field) -> Column:
+        """Lay out an Arrow array (not chunked) of `field`. Raises ValueTypeError where the type does not fit.
+
+        Integers widen to int64, floats to float64. An integer column serves a float field, not the reverse.
+        """
+        valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+        if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
+            if "list" not in str(array.type):
+                raise ValueTypeError(field.name, 0, f"a list of {field.dtype.value}", str(array.type))
+            offsets = np.asarray(array.offsets.to_numpy(), np.int64)
+            items = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+            if items.null_count:
+                raise ValueTypeError(field.name, _first_null_list(items, offsets), "a list without nulls", "a null")
+            return cls(_flat_arrow(items, field), valid, offsets - offsets[0])
+        return cls(_flat_arrow(array, field), valid)
+
+
+def _flat(rows: Sequence[Any], field: Field, owner: NDArray[Any]) -> Values:
+    accepted = _TYPES[field.dtype]
+    for i, value in enumerate(rows):
+        if value is None and field.kind not in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
+            continue
+        if not isinstance(value, accepted) or (isinstance(value, bool) and field.dtype is not DType.BOOL):
+            raise ValueTypeError(field.name, int(owner[i]), field.dtype.value, type(value).__name__)
+        if field.dtype is DType.INT and value not in _INT64:
+            raise ValueTypeError(field.name, int(owner[i]), "a 64-bit integer", "a larger number")
+    if field.dtype is DType.STRING:
+        return Strings.from_list([r or "" for r in rows])
+    if field.dtype is DType.FLOAT:
+        floats = np.array([np.nan if r is None else r for r in rows], np.float64)
+        for i in np.flatnonzero(np.isinf(floats)):
+            raise ValueTypeError(field.name, int(owner[i]), "a finite number", "infinity")
+        return floats
+    return np.array([r or 0 for r in rows], np.int64)
+
+
+def _flat_arrow(array: Any, field: Field) -> Values:
+    found = str(array.type)
+    if found.startswith("dictionary"):
+        array = array.dictionary_decode()
+        found = str(array.type)
+    if field.dtype is DType.STRING and found in {"string", "large_string"}:
+        width = np.int64 if found == "large_string" else np.int32
+        _, offset_buffer, data = array.buffers()
+        n = len(array)
+        if n == 0:
+            return Strings(np.zeros(0, np.uint8), np.zeros(1, np.int64))
+        offsets = np.frombuffer(offset_buffer, width)[array.offset : array.offset + n + 1].astype(np.int64)
+        return Strings(np.frombuffer(data or b"", np.uint8), offsets)
+    if field.dtype in {DType.INT, DType.BOOL} and found in _ARROW_INTS:
+        filled = array.fill_null(False if found == "bool" else 0)
+        return np.asarray(filled.to_numpy(zero_copy_only=False), np.int64)
+    if field.dtype is DType.FLOAT and found in _ARROW_INTS | {"float", "double", "halffloat"}:
+        return np.asarray(array.to_numpy(zero_copy_only=False), np.float64)
+    raise ValueTypeError(field.name, 0, f"a column of {field.dtype.value}", found)
+
+
+def _first_null_list(items: Any, offsets: NDArray[np.int64]) -> int:
+    first = int(np.flatnonzero(np.asarray(items.is_null().to_numpy(zero_copy_only=False)))[0])
+    return int(np.searchsorted(offsets - offsets[0], first, side="right")) - 1

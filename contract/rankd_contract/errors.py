@@ -1,0 +1,57 @@
+"""Everything the contract can object to.
+
+ContractError
+  + SchemaError          the schema file itself is wrong
+  + ValueTypeError       a raw value does not fit its field
+  + SchemaMismatch       two sides speak of different schemas
+  + CorruptBundle        a bundle's files are not what its manifest says
+    - UnsupportedFormat  written by a version this code does not know
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ContractError",
+    "CorruptBundle",
+    "SchemaError",
+    "SchemaMismatch",
+    "UnsupportedFormat",
+    "ValueTypeError",
+]
+
+
+class ContractError(Exception):
+    """Base of every error raised by this package."""
+
+
+class SchemaError(ContractError):
+    """The schema file is wrong; the message names the place, the value and what was expected."""
+
+
+class ValueTypeError(ContractError):
+    """A raw value does not fit its field.
+
+    Attributes:
+        field: name of the field.
+        row: index of the first offending row.
+        expected: what would have been accepted, in words.
+    """
+
+    def __init__(self, field: str, row: int, expected: str, got: str) -> None:
+        """Keep the place apart from the message: a surface reports the place without echoing the value."""
+        super().__init__(f"field '{field}', row {row}: expected {expected}, got {got}")
+        self.field = field
+        self.row = row
+        self.expected = expected
+
+
+class SchemaMismatch(ContractError):
+    """Rows, bundles or columns belong to another schema than the one in use."""
+
+
+class CorruptBundle(ContractError):
+    """A bundle is incomplete, altered or not a bundle at all."""
+
+
+class UnsupportedFormat(CorruptBundle):
+    """A bundle or schema was written in a format this version does not read."""

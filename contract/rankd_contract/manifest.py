@@ -1,0 +1,78 @@
+"""What a bundle says of itself: model, signature, fusion of tasks, provenance, and the digest of every file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rankd_contract.errors import CorruptBundle, UnsupportedFormat
+from rankd_contract.signature import TensorSpec
+
+__all__ = ["FORMAT", "GOLDEN", "GRAPH", "MANIFEST", "SCHEMA", "BundleManifest", "FileEntry"]
+
+FORMAT = "rankd-bundle/1"
+MANIFEST, GRAPH, SCHEMA, GOLDEN = "manifest.json", "model.onnx", "schema.yaml", "golden.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """Size and SHA-256 of one file of a bundle."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BundleManifest:
+    """The manifest of one version of one model.
+
+    `fusion` maps task names to the weights of the ranking score (a weighted mean of the task scores);
+    `golden_tolerance` is how far replayed scores may lie from the recorded ones; `parity`, `metrics`
+    and `record` are reports for people and gates, not read on the scoring path.
+    """
+
+    model: str
+    version: int
+    architecture: str
+    created_at: str
+    schema_fingerprint: str
+    tasks: tuple[str, ...]
+    fusion: Mapping[str, float]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+    golden_tolerance: float
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    record: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        """Write the manifest as stable, indented JSON."""
+        tree = {"format": FORMAT, **asdict(self)}
+        return (json.dumps(tree, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> BundleManifest:
+        """Read a manifest. Raises UnsupportedFormat for another format, CorruptBundle for a broken one."""
+        try:
+            tree = json.loads(text)
+        except ValueError as error:
+            raise CorruptBundle(f"{MANIFEST}: not valid JSON: {error}") from error
+        found = tree.pop("format", None) if isinstance(tree, dict) else None
+        if found != FORMAT:
+            raise UnsupportedFormat(f"{MANIFEST}: format is {found!r}, this version reads {FORMAT!r}; export again")
+        try:
+            tree["inputs"] = _specs(tree["inputs"])
+            tree["outputs"] = _specs(tree["outputs"])
+            tree["tasks"] = tuple(tree["tasks"])
+            tree["files"] = {name: FileEntry(**entry) for name, entry in tree["files"].items()}
+            return cls(**tree)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorruptBundle(f"{MANIFEST}: incomplete or altered: {error}") from error
+
+
+def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(e["name"], e["dtype"], tuple(e["dims"])) for e in entries)
