@@ -1,0 +1,93 @@
+"""What can go wrong in training, as one tree; catch at the level you can act on.
+
+TrainingError
+└── DataError                 a data set cannot be had or cannot be used
+    ├── UnknownDataSet        no data set has that name
+    ├── RootNotWritable       the folder for data sets cannot be written
+    ├── BrokenDataSet         a prepared folder is incomplete or was changed
+    ├── MalformedSource       a source's archive is not in its documented form
+    ├── DownloadFailed        one source could not be fetched
+    │   └── DigestMismatch    it was fetched, and it is not what it should be
+    └── OfflineError          every source failed; names each, and why
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class TrainingError(Exception):
+    """Base of every error that the training package raises on purpose."""
+
+
+class DataError(TrainingError):
+    """A data set cannot be had or cannot be used."""
+
+
+class UnknownDataSet(DataError):
+    """No data set has the name asked for."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no data set is called {name!r}; known: {', '.join(known)}")
+        self.name = name
+        self.known = tuple(known)
+
+
+class RootNotWritable(DataError):
+    """The folder that holds data sets cannot be written."""
+
+    def __init__(self, root: Path, cause: OSError) -> None:
+        super().__init__(
+            f"cannot write to the folder for data sets {root} ({cause.strerror or cause}); "
+            "set RANKD_DATA to a folder you own"
+        )
+        self.root = root
+
+
+class BrokenDataSet(DataError):
+    """A prepared folder is incomplete, was changed, or was made by another version."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(f"{folder} does not hold a usable data set: {reason}; prepare it again")
+        self.folder = folder
+        self.reason = reason
+
+
+class MalformedSource(DataError):
+    """A source's archive is not in the form its publisher documents."""
+
+    def __init__(self, archive: str, problem: str) -> None:
+        super().__init__(f"{archive}: {problem}")
+        self.archive = archive
+        self.problem = problem
+
+
+class DownloadFailed(DataError):
+    """One source could not be fetched; the message says which, and why."""
+
+
+class DigestMismatch(DownloadFailed):
+    """A file arrived whole and is not the one that was asked for; it has been removed."""
+
+    def __init__(self, what: str, expected: str, actual: str) -> None:
+        super().__init__(
+            f"{what} has sha256 {actual}, expected {expected}: the file was removed; "
+            "a mirror or a proxy may have changed it, try again or use another source"
+        )
+        self.expected = expected
+        self.actual = actual
+
+
+class OfflineError(DataError):
+    """Every source of a data set failed."""
+
+    def __init__(self, name: str, failures: Sequence[tuple[str, DataError]], root: Path) -> None:
+        tried = "".join(f"\n  - {title}: {error}" for title, error in failures)
+        super().__init__(
+            f"none of the sources of {name} could be used:{tried}\n"
+            f"What to do: set RANKD_DATA to a folder that holds {name}/ (now {root}), "
+            "connect to a network and try again, or use movielens-synthetic, which needs none"
+        )
+        self.name = name
+        self.failures = tuple(failures)
