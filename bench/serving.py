@@ -1,0 +1,164 @@
+"""How much does a whole request cost beside the bare runtime? Both measured in turns, in one run.
+
+    scripts/demo --once && python bench/serving.py
+
+A request by ids (HTTP, JSON, feature rows from the store, scores, JSON) against `session.run` of the same
+graph on the same inputs in this process, p50 over alternating rounds; the ratio is what counts, the
+microseconds depend on the machine. Also prints where the time goes and the service's resident memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import socket
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from rankd_contract.bundle import open_current
+from rankd_contract.signature import SCORES
+from rich.console import Console
+from rich.table import Table
+
+from rankd.cli.process import free_port, serving
+
+console = Console()
+
+
+class Connection:
+    """One kept-alive connection that sends the same request again and again, with next to no cost of its own."""
+
+    def __init__(self, port: int, path: str, body: bytes) -> None:
+        """Connect and write the request down once."""
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        self._request = head.encode() + body
+
+    def call(self) -> bytes:
+        """Send the request and return the answer's body; fails on anything but 200."""
+        self._socket.sendall(self._request)
+        data = self._socket.recv(1 << 20)
+        while (split := data.find(b"\r\n\r\n")) < 0:
+            data += self._socket.recv(1 << 20)
+        head = data[:split].lower()
+        assert b" 200 " in head[:15], data[:500]
+        at = head.index(b"content-length:") + 15
+        length = int(head[at : head.find(b"\r", at) if b"\r" in head[at:] else len(head)])
+        while len(data) < split + 4 + length:
+            data += self._socket.recv(1 << 20)
+        return data[split + 4 :]
+
+
+def main() -> None:
+    """Measure, print, and write the figures where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, default=Path(".rankd/demo"))
+    parser.add_argument("--model", default="mlcc")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--calls", type=int, default=200, help="calls of each kind in a round")
+    parser.add_argument("--top-k", type=int, default=None, help="default: all candidates come back")
+    parser.add_argument("--out", type=Path, default=None, help="write the figures to this JSON file")
+    options = parser.parse_args()
+
+    request = json.loads((options.home / "request.json").read_text(encoding="utf-8"))
+    request.pop("top_k", None)
+    if options.top_k:
+        request["top_k"] = options.top_k
+    port = free_port()
+    with serving(options.home, options.home / "bundles", port) as (process, _):
+        path = f"/v1/rank/{options.model}"
+        timed = Connection(port, path, json.dumps({**request, "timing": True}).encode())
+        plain = Connection(port, path, json.dumps({**request, "timing": False}).encode())
+        feeds = asyncio.run(model_inputs(options.home, options.model, request))
+        bare = bare_session(options.home, options.model)
+        check_same_scores(json.loads(timed.call()), bare.run([SCORES], feeds)[0], request)
+
+        for _ in range(300):
+            plain.call()
+            bare.run([SCORES], feeds)
+        rounds = []
+        for _ in range(options.rounds):
+            whole = p50([elapsed_us(plain.call) for _ in range(options.calls)])
+            run = p50([elapsed_us(lambda: bare.run([SCORES], feeds)) for _ in range(options.calls)])
+            rounds.append((whole, run))
+        stages = stage_p50([json.loads(timed.call())["timing"] for _ in range(options.calls)])
+        resident = resident_mib(process.pid)
+
+    ratios = [whole / run for whole, run in rounds]
+    report = {
+        "command": "python bench/serving.py",
+        "candidates": len(request["item_ids"]),
+        "request_p50_us": statistics.median(w for w, _ in rounds),
+        "session_run_p50_us": statistics.median(r for _, r in rounds),
+        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
+        "stages_p50_ms": stages,
+        "resident_mib": resident,
+        "machine": f"{platform.machine()}, Python {platform.python_version()}, onnxruntime {ort.__version__}",
+    }
+    show(report)
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def show(report: dict[str, Any]) -> None:
+    """Print the report for people."""
+    ratio = report["ratio"]
+    table = Table(title=f"{report['candidates']} candidates by id, one process, one connection", box=None)
+    table.add_column("what")
+    table.add_column("p50", justify="right")
+    table.add_row("whole request", f"{report['request_p50_us']:.0f} us")
+    table.add_row("bare session.run", f"{report['session_run_p50_us']:.0f} us")
+    table.add_row("ratio, median (min to max)", f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})")
+    for stage, ms in report["stages_p50_ms"].items():
+        table.add_row(f"  {stage}", f"{1000 * ms:.0f} us")
+    table.add_row("resident memory of the service", f"{report['resident_mib']:.0f} MiB")
+    console.print(table)
+
+
+def elapsed_us(call: Any) -> float:
+    """Time one call."""
+    started = time.perf_counter_ns()
+    call()
+    return (time.perf_counter_ns() - started) / 1000
+
+
+def p50(samples: list[float]) -> float:
+    """Return the median."""
+    return statistics.median(samples)
+
+
+def stage_p50(timings: list[dict[str, float]]) -> dict[str, float]:
+    """Median of each stage over many answers."""
+    return {stage: statistics.median(t[stage] for t in timings) for stage in timings[0]}
+
+
+def resident_mib(pid: int) -> float:
+    """Resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    (line,) = [entry for entry in status.splitlines() if entry.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+def bare_session(home: Path, model: str) -> ort.InferenceSession:
+    """Open the graph as the service does: one thread, no spinning."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    graph = open_current(home / "bundles", model).graph
+    return ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+
+def check_same_scores(answer: dict[str, Any], scores: np.ndarray[Any, Any], request: dict[str, Any]) -> None:
+    """End the benchmark where the two sides did not score the same inputs."""
+    by_id = dict(zip(request["item_ids"], scores[:, 0].tolist(), strict=True))
+    task = next(iter(answer["items"][0]["scores"]))
+    worst = max(abs(item["scores"][task] - by_id[item["id"]]) for item in answer["items"])
+    assert worst < 1e-5, f"the service and the bare session differ by {worst}"
+    assert not answer["degraded"], answer["degraded"]

@@ -1,0 +1,27 @@
+"""Everything export can object to.
+
+ExportError
+  + RunUnusable     the training run is incomplete or belongs to other code
+  + GraphRefused    the exported graph breaks a rule that serving relies on
+  + ParityFailed    the graph's scores are not the model's
+"""
+
+from __future__ import annotations
+
+__all__ = ["ExportError", "GraphRefused", "ParityFailed", "RunUnusable"]
+
+
+class ExportError(Exception):
+    """Base of every error raised by this package."""
+
+
+class RunUnusable(ExportError):
+    """The folder of a training run cannot be exported."""
+
+
+class GraphRefused(ExportError):
+    """The graph was made, but it breaks a rule that serving relies on."""
+
+
+class ParityFailed(ExportError):
+    """The graph was made, but its scores differ from the model's beyond the tolerance."""

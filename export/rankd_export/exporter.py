@@ -1,0 +1,110 @@
+"""A training run in, a verified bundle out: graph, parity report, golden requests, manifest, atomic publish."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rankd_contract.bundle import Bundle, publish
+from rankd_contract.manifest import GOLDEN, GRAPH, SCHEMA, BundleManifest
+from rankd_contract.schema import FeatureSchema
+from rankd_contract.signature import inputs, outputs
+from rankd_training import checkpoint
+from rankd_training.examples import sample_requests
+from torch import Tensor, nn
+
+from rankd_export.errors import RunUnusable
+from rankd_export.golden import to_npz
+from rankd_export.graph import OPSET, to_onnx
+from rankd_export.parity import TOLERANCE, Request, compare
+
+__all__ = ["GOLDEN_SIZES", "PARITY_SIZES", "export_run"]
+
+PARITY_SIZES = (1, 2, 7, 100, 1000)
+GOLDEN_SIZES = (1, 7, 100)
+_GROUPED_USERS = 3
+
+
+def export_run(
+    run: Path, repository: Path, *, name: str | None = None, fusion: Mapping[str, float] | None = None
+) -> Bundle:
+    """Export a run and publish it as the next version of model `name`.
+
+    Args:
+        run: folder that `rankd_training.recipes` left.
+        repository: where bundles live.
+        name: the model's name in URLs; default: the architecture's.
+        fusion: weight of each task in the ranking score; default: equal weights.
+
+    Raises:
+        RunUnusable: the run is incomplete, or the fusion names a task it does not have.
+        GraphRefused, ParityFailed: the graph is not fit to serve.
+        ContractError: the bundle could not be published.
+    """
+    model = checkpoint.load(run).eval()
+    schema: FeatureSchema = model.schema
+    described = json.loads((run / "model.json").read_text(encoding="utf-8"))
+    weights = _fusion(schema, fusion)
+    one_user = sample_requests(run, PARITY_SIZES, num_users=1, seed=0)
+    several = sample_requests(run, PARITY_SIZES, num_users=_GROUPED_USERS, seed=1)
+
+    graph = to_onnx(model, schema, _tensors(several[2]))
+    report = compare(model, graph, [*one_user, *several])
+    golden = [r for size, r in zip(PARITY_SIZES, one_user, strict=True) if size in GOLDEN_SIZES] + [several[3]]
+    manifest = BundleManifest(
+        model=name or described["architecture"],
+        version=0,
+        architecture=described["architecture"],
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        schema_fingerprint=f"{schema.fingerprint:016x}",
+        tasks=tuple(t.name for t in schema.tasks),
+        fusion=weights,
+        inputs=inputs(schema),
+        outputs=outputs(schema),
+        opset=OPSET,
+        golden_tolerance=TOLERANCE,
+        parity=report.to_json(),
+        metrics=_read(run / "metrics.json"),
+        record=_read(run / "run.json"),
+    )
+    files: dict[str, bytes | Path] = {
+        GRAPH: graph.SerializeToString(deterministic=True),
+        SCHEMA: run / "schema.yaml",
+        GOLDEN: to_npz(golden, [_scores(model, request) for request in golden]),
+    }
+    return publish(repository, manifest, files)
+
+
+def _fusion(schema: FeatureSchema, given: Mapping[str, float] | None) -> dict[str, float]:
+    tasks = [t.name for t in schema.tasks]
+    weights = dict(given) if given is not None else dict.fromkeys(tasks, 1.0)
+    unknown = sorted(set(weights) - set(tasks))
+    if unknown:
+        raise RunUnusable(f"fusion names {', '.join(unknown)}; the run's tasks are {', '.join(tasks)}")
+    if not all(np.isfinite(w) and w >= 0 for w in weights.values()) or not any(weights.values()):
+        raise RunUnusable(f"fusion weights {weights}: expected numbers of at least 0, one of them above 0")
+    return weights
+
+
+def _scores(model: nn.Module, request: Request) -> np.ndarray[Any, np.dtype[np.float32]]:
+    with torch.no_grad():
+        scores: Tensor = torch.sigmoid(model(_tensors(request)))
+    return scores.numpy()
+
+
+def _tensors(request: Request) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in request.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunUnusable(f"{path}: {error}; is {path.parent} the folder of a finished `rankd train`?") from error
+    return tree
+

@@ -1,0 +1,116 @@
+"""Torch module -> ONNX graph with the user's side and the candidates' side as separate inputs.
+
+Names, types and order of inputs and outputs come from the contract's signature. User rows R and
+candidate rows N stay dynamic; the model computes the user's side once per user row and broadcasts it by
+`in_row`, so nothing is tiled in the feed.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import onnx
+import torch
+from rankd_contract.schema import FeatureSchema
+from rankd_contract.signature import inputs, outputs
+from torch import Tensor, nn
+from torch.export import Dim
+
+from rankd_export.errors import GraphRefused
+
+__all__ = ["OPSET", "to_onnx"]
+
+OPSET = 20
+_MAX_ROWS = 1 << 20
+
+
+class _Serving(nn.Module):
+    """The model as it is served: logits and probabilities."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        logits = self.model(features)
+        return logits, torch.sigmoid(logits)
+
+
+def to_onnx(model: nn.Module, schema: FeatureSchema, example: Mapping[str, Tensor]) -> onnx.ModelProto:
+    """Export a model in evaluation mode -> a checked ONNX model (opset 20).
+
+    Args:
+        model: maps the signature's inputs (as a dict) to logits [N, T].
+        schema: gives the names, types and widths of the inputs.
+        example: one batch by input name; R and N above 1 and unlike each other, so that no size is baked in.
+
+    Raises:
+        GraphRefused: the graph's inputs, outputs or names break a rule of serving.
+    """
+    specs, results = inputs(schema), outputs(schema)
+    rows = {"R": Dim("R", min=1, max=_MAX_ROWS), "N": Dim("N", min=1, max=_MAX_ROWS)}
+    shapes = {s.name: {0: rows[str(s.dims[0])]} for s in specs}
+    features = {s.name: example[s.name] for s in specs}
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            _Serving(model).eval(),
+            (),
+            kwargs={"features": features},
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[s.name for s in specs],
+            output_names=[s.name for s in results],
+            dynamic_shapes={"features": shapes},
+            optimize=True,
+            verbose=False,
+        )
+    assert program is not None
+    proto: onnx.ModelProto = program.model_proto
+    del proto.metadata_props[:]
+    _strip_traces(proto)
+    _check(proto, schema)
+    return proto
+
+
+def _check(proto: onnx.ModelProto, schema: FeatureSchema) -> None:
+    onnx.checker.check_model(proto, full_check=True)
+    for found, expected in ((proto.graph.input, inputs(schema)), (proto.graph.output, outputs(schema))):
+        if [v.name for v in found] != [s.name for s in expected]:
+            raise GraphRefused(f"graph has {[v.name for v in found]}, the schema says {[s.name for s in expected]}")
+        for value, spec in zip(found, expected, strict=True):
+            dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+            if isinstance(dims[0], int) or dims[1:] != list(spec.dims[1:]):
+                raise GraphRefused(f"{value.name}: shape {dims}, expected {list(spec.dims)} with rows dynamic")
+    # An input that shares its name with a weight would silently overwrite the weight at run time.
+    shared = {v.name for v in proto.graph.input} & {w.name for w in proto.graph.initializer}
+    if shared:
+        raise GraphRefused(f"inputs share their name with weights: {sorted(shared)}; rename the parameters")
+
+
+def _strip_traces(proto: onnx.ModelProto) -> None:
+    # The exporter writes a Python stack trace, with paths of the machine, into every node.
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
+        del value.metadata_props[:]
+    del proto.graph.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The exporter warns about packages it could also have used; none of it is about this model.
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
+    levels = [log.level for log in loggers]
+    for log in loggers:
+        log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)

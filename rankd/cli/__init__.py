@@ -1,0 +1,29 @@
+"""`rankd`: one verb a file. Exit codes: 0 done, 1 failed, 2 wrong usage or settings."""
+
+from __future__ import annotations
+
+import typer
+
+from rankd.cli import data, demo, export, features, rank, serve, train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="rankd",
+    help="Rank candidates for users under a latency budget: train, export, serve.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("demo")(demo.demo)
+app.command("train")(train.train)
+app.command("export")(export.export)
+app.command("serve")(serve.serve)
+app.command("rank")(rank.rank)
+app.add_typer(data.app, name="data")
+app.add_typer(features.app, name="features")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,55 @@
+"""`rankd export`: a training run in, a verified and published bundle out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, wants
+
+__all__ = ["export", "parse_fusion"]
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run (printed by `rankd train`).")],
+    home: Home = HOME,
+    repository: Annotated[
+        Path | None, typer.Option(help="Where bundles are published; default: HOME/bundles.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Model name in URLs; default: the architecture's.")] = None,
+    fusion: Annotated[
+        str | None, typer.Option(help="Weights of the ranking score, such as liked=1,loved=0.5; default: equal.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Turn a run into an ONNX graph, prove it equal to the model, and publish it as the next version."""
+    with wants():
+        from rankd_contract.errors import ContractError
+        from rankd_export.errors import ExportError
+        from rankd_export.exporter import export_run
+        from rankd_training.errors import TrainingError
+
+    with wants(ContractError, ExportError, TrainingError):
+        bundle = export_run(run, repository or home / "bundles", name=name, fusion=parse_fusion(fusion))
+    manifest = bundle.manifest
+    if as_json:
+        print_json({"path": str(bundle.path), "version": manifest.version, "parity": manifest.parity})
+        return
+    worst = max(size["max_score_error"] for size in manifest.parity["sizes"])
+    out.print(
+        f"{manifest.model} version {manifest.version}: {bundle.path}\n"
+        f"largest difference to the model over {len(manifest.parity['sizes'])} request sizes: {worst:.1e}",
+        soft_wrap=True,
+    )
+
+
+def parse_fusion(text: str | None) -> dict[str, float] | None:
+    """Read `task=weight,...`."""
+    if text is None:
+        return None
+    try:
+        return {task.strip(): float(weight) for task, weight in (part.split("=") for part in text.split(","))}
+    except ValueError:
+        fail(f"--fusion {text}: expected task=weight pairs, such as liked=1,loved=0.5", 2)

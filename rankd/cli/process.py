@@ -1,0 +1,75 @@
+"""The service as a child process of a command: started, waited for until it is ready, ended with us."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rankd.cli.screen import fail
+from rankd.client import Client
+
+__all__ = ["free_port", "port_is_free", "serving"]
+
+_READY_S, _DRAIN_S = 60.0, 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+@contextmanager
+def serving(home: Path, repository: Path, port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """Run `rankd serve` on a port of this machine; yields the process and its address once it is ready."""
+    places = ["--home", str(home), "--repository", str(repository), "--port", str(port)]
+    command = [sys.executable, "-m", "rankd.cli", "serve", *places]
+    process = subprocess.Popen(command, preexec_fn=_die_with_parent)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        _wait_ready(process, url)
+        yield process, url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_DRAIN_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on the port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
+    give_up = time.monotonic() + _READY_S
+    with Client(url, timeout_s=1.0) as client:
+        while not client.ready():
+            if process.poll() is not None:
+                fail(f"the service ended with exit code {process.returncode}; its words are above")
+            if time.monotonic() > give_up:
+                fail(f"the service was not ready after {_READY_S:.0f} s; ask {url}/readyz what is missing")
+            time.sleep(0.05)
+
+
+def _die_with_parent() -> None:
+    # So that the service does not outlive a demo that was killed. Linux only; elsewhere `finally` must do.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,81 @@
+"""What every verb shares: where to print, how to fail, where things are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+__all__ = ["HOME", "Home", "JsonFlag", "RedisUrl", "download_bar", "fail", "out", "print_json", "tell", "wants"]
+
+out = Console(highlight=False)
+tell = Console(stderr=True, highlight=False)
+
+HOME = Path(".rankd")
+Home = Annotated[
+    Path, typer.Option("--home", envvar="RANKD_HOME", help="Folder that holds runs, bundles and the embedded store.")
+]
+RedisUrl = Annotated[
+    str | None, typer.Option(envvar="REDIS_URL", help="Feature store; default: the embedded Valkey in HOME/store.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+# The module that is missing, and the extra that brings it.
+_EXTRAS = {
+    "torch": "training",
+    "pyarrow": "training",
+    "sklearn": "training",
+    "safetensors": "training",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "service",
+    "fastapi": "service",
+    "uvicorn": "service",
+    "redis": "service",
+    "pydantic": "service",
+    "pydantic_settings": "service",
+    "prometheus_client": "service",
+    "orjson": "service",
+}
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
+    """Say what went wrong and leave with an exit code."""
+    tell.print(f"[bold red]error[/]: {message}", markup=True, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@contextmanager
+def wants(*errors: type[Exception]) -> Iterator[None]:
+    """Turn expected errors into one line, and a missing extra into the command that installs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        if missing not in _EXTRAS:
+            raise
+        fail(f"this needs {missing}, which is not installed; run: pip install 'rankd\\[{_EXTRAS[missing]}]'")
+    except errors as error:
+        fail(str(error).replace("[", "\\["))
+
+
+def print_json(tree: Any) -> None:
+    """Print one JSON document for machines."""
+    out.print_json(json.dumps(tree, default=str))
+
+
+@contextmanager
+def download_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Show bytes, speed and remaining time; yields the callback (what, bytes done, bytes in all)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=tell, transient=True) as bar:
+        task = bar.add_task("", total=None, visible=False)
+        yield lambda what, done, total: bar.update(
+            task, description=what, completed=done, total=total, visible=True
+        )

@@ -1,0 +1,40 @@
+"""`rankd serve`: the scoring service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rankd.cli.screen import HOME, Home, fail, wants
+
+__all__ = ["serve"]
+
+
+def serve(
+    config: Annotated[Path | None, typer.Option(help="Settings file (YAML).")] = None,
+    home: Home = HOME,
+    repository: Annotated[Path | None, typer.Option(help="Published bundles; default: HOME/bundles.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default 8080.")] = None,
+) -> None:
+    """Serve every published model; the store is REDIS_URL, else a Valkey that lives and dies with the service."""
+    with wants():
+        from rankd_service.__main__ import serve as run
+        from rankd_service.errors import StartupFailed
+        from rankd_service.settings import load_settings
+
+    # What the settings file says holds where no option was given.
+    listen: dict[str, Any] = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    places: dict[str, dict[str, Any]] = {"server": listen}
+    if config is None or repository is not None:
+        places["models"] = {"repository": repository or home / "bundles"}
+    if config is None:
+        places["redis"] = {"embedded_folder": home / "store"}
+    try:
+        settings = load_settings(config, **places)
+    except StartupFailed as error:
+        fail(str(error), 2)
+    with wants(StartupFailed):
+        run(settings)

@@ -1,0 +1,148 @@
+"""A small synchronous client of the ranking service: one call, typed answers, errors with the server's words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+__all__ = ["Client", "RankdError", "RankedItem", "Ranking"]
+
+FieldValue = str | int | float | bool | None | list[str] | list[int]
+
+
+class RankdError(Exception):
+    """The service refused, or could not be reached.
+
+    Attributes:
+        status: HTTP status, or 0 where nothing answered.
+        code: the service's error code, or `UNREACHABLE`.
+        field: path of the offending field, where there is one.
+        request_id: quote it when you report the error.
+    """
+
+    def __init__(self, status: int, code: str, message: str, field: str | None, request_id: str | None) -> None:
+        """Keep the parts apart; the text holds all of them."""
+        place = f" (field {field})" if field else ""
+        super().__init__(f"{code}: {message}{place}")
+        self.status, self.code, self.message = status, code, message
+        self.field, self.request_id = field, request_id
+
+
+@dataclass(frozen=True, slots=True)
+class RankedItem:
+    """One place of the slate. `status` is not None where the item's features were not simply PRESENT."""
+
+    id: str
+    rank: int
+    score: float
+    scores: Mapping[str, float]
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """An answer: the slate, who made it, and everything about it that was less than perfect."""
+
+    id: str
+    model: str
+    version: int
+    took_ms: float
+    items: tuple[RankedItem, ...]
+    degraded: tuple[Mapping[str, Any], ...] = ()
+    feature_status: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    timing: Mapping[str, float] = field(default_factory=dict)
+
+
+class Client:
+    """Speaks to one service; safe to share between threads, closed by `with` or `close`."""
+
+    def __init__(self, url: str = "http://127.0.0.1:8080", *, timeout_s: float = 5.0) -> None:
+        """Connect lazily to the service at `url`; `timeout_s` bounds each whole call on our side."""
+        self._url = url.rstrip("/")
+        self._http = httpx.Client(base_url=self._url, timeout=timeout_s)
+
+    def rank(  # noqa: PLR0913  the request's own fields
+        self,
+        model: str,
+        user: str | int | Mapping[str, Any],
+        items: Sequence[str | int] | Sequence[Mapping[str, Any]],
+        *,
+        context: Mapping[str, FieldValue] | None = None,
+        deadline_ms: float | None = None,
+        top_k: int | None = None,
+        timing: bool = False,
+    ) -> Ranking:
+        """Rank candidates, given by id or as `{"id": ..., "fields": {...}}`, for a user.
+
+        Raises:
+            RankdError: the service refused the request or could not be reached.
+        """
+        by_id = not any(isinstance(item, Mapping) for item in items)
+        body: dict[str, Any] = {"user": user, "item_ids" if by_id else "items": list(items), "timing": timing}
+        optional = {"context": context, "deadline_ms": deadline_ms, "top_k": top_k}
+        body.update({key: value for key, value in optional.items() if value is not None})
+        return _ranking(self._call("POST", f"/v1/rank/{model}", body))
+
+    def models(self) -> list[Mapping[str, Any]]:
+        """Return the models that are served."""
+        answer = self._call("GET", "/v1/models")
+        return list(answer["models"])
+
+    def ready(self) -> bool:
+        """Whether the service would serve a request now; False where nothing answers."""
+        try:
+            return self._http.get("/readyz").is_success
+        except httpx.HTTPError:
+            return False
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            message = f"no answer from {self._url} ({error}); is `rankd serve` running?"
+            raise RankdError(0, "UNREACHABLE", message, None, None) from error
+        try:
+            answer: dict[str, Any] = response.json()
+        except ValueError:
+            answer = {}
+        if response.is_success:
+            return answer
+        error_body = answer.get("error", {})
+        raise RankdError(
+            response.status_code,
+            error_body.get("code", f"HTTP_{response.status_code}"),
+            error_body.get("message", "the answer was not one of rankd's"),
+            error_body.get("field"),
+            error_body.get("request_id"),
+        )
+
+
+def _ranking(answer: Mapping[str, Any]) -> Ranking:
+    return Ranking(
+        id=answer["id"],
+        model=answer["model"],
+        version=answer["version"],
+        took_ms=answer["took_ms"],
+        items=tuple(
+            RankedItem(i["id"], i["rank"], i["score"], i["scores"], i.get("status")) for i in answer["items"]
+        ),
+        degraded=tuple(answer["degraded"]),
+        feature_status=answer["feature_status"],
+        timing=answer.get("timing", {}),
+    )
