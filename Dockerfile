@@ -50,7 +50,7 @@ COPY --from=wheel /dist /dist
 RUN /opt/rankd/bin/pip install --no-cache-dir --no-deps --force-reinstall /dist/*.whl
 
 FROM python:3.11-slim AS training
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin rankd \
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /work --shell /usr/sbin/nologin rankd \
     && install -d -o 10001 -g 10001 /models /work
 COPY --from=training-environment /opt/rankd /opt/rankd
 ENV PATH=/opt/rankd/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
