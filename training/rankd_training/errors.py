@@ -1,14 +1,18 @@
 """What can go wrong in training, as one tree; catch at the level you can act on.
 
 TrainingError
-└── DataError                 a data set cannot be had or cannot be used
-    ├── UnknownDataSet        no data set has that name
-    ├── RootNotWritable       the folder for data sets cannot be written
-    ├── BrokenDataSet         a prepared folder is incomplete or was changed
-    ├── MalformedSource       a source's archive is not in its documented form
-    ├── DownloadFailed        one source could not be fetched
-    │   └── DigestMismatch    it was fetched, and it is not what it should be
-    └── OfflineError          every source failed; names each, and why
+├── DataError                 a data set cannot be had or cannot be used
+│   ├── UnknownDataSet        no data set has that name
+│   ├── RootNotWritable       the folder for data sets cannot be written
+│   ├── BrokenDataSet         a prepared folder is incomplete or was changed
+│   ├── MalformedSource       a source's archive is not in its documented form
+│   ├── DownloadFailed        one source could not be fetched
+│   │   └── DigestMismatch    it was fetched, and it is not what it should be
+│   └── OfflineError          every source failed; names each, and why
+├── SettingError              a setting is unknown, of the wrong type or out of range
+│   └── UnknownModel          no model has that name
+├── ExamplesError             a table of examples cannot be trained on; names file, column and row
+└── RunError                  a run's folder is in the way, incomplete or altered
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ class RootNotWritable(DataError):
     def __init__(self, root: Path, cause: OSError) -> None:
         super().__init__(
             f"cannot write to the folder for data sets {root} ({cause.strerror or cause}); "
-            "set RANKD_DATA to a folder you own"
+            "set RANKD_DATA to a folder that you own and that has room"
         )
         self.root = root
 
@@ -91,3 +95,43 @@ class OfflineError(DataError):
         )
         self.name = name
         self.failures = tuple(failures)
+
+
+class SettingError(TrainingError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class UnknownModel(SettingError):
+    """No model has the name asked for."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"no model is called {name!r}; known: {', '.join(known)}")
+        self.name = name
+        self.known = tuple(known)
+
+
+class ExamplesError(TrainingError):
+    """A table of examples cannot be trained on.
+
+    Attributes:
+        path: the file.
+        column: the column at fault, if one is.
+        row: index of the first row at fault, if one is.
+    """
+
+    def __init__(
+        self, path: Path, problem: str, *, column: str | None = None, row: int | None = None
+    ) -> None:
+        place = "".join((f", column '{column}'" if column else "", f", row {row}" if row is not None else ""))
+        super().__init__(f"{path}{place}: {problem}")
+        self.path = path
+        self.column = column
+        self.row = row
+
+
+class RunError(TrainingError):
+    """A run's folder is in the way, incomplete or altered."""
+
+    def __init__(self, folder: Path, problem: str) -> None:
+        super().__init__(f"{folder}: {problem}")
+        self.folder = folder

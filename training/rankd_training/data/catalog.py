@@ -144,7 +144,10 @@ def _prepare(folder: Path, data_set: DataSet, progress: Progress) -> None:
         except DataError as error:
             failures.append((origin.title, error))
             continue
-        publish(folder, tables, data_set.provenance(origin), time_column=data_set.time_column)
+        try:
+            publish(folder, tables, data_set.provenance(origin), time_column=data_set.time_column)
+        except OSError as error:
+            raise RootNotWritable(folder.parent, error) from error
         return
     raise OfflineError(data_set.name, failures, folder.parent)
 

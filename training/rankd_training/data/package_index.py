@@ -35,11 +35,13 @@ def fetch_wheel(requirement: str, remote: RemoteFile, target: Path, *, progress:
             f"{requirement} is found by pip, which {sys.executable} does not have "
             "(environments made by uv lack it): add it with `python -m ensurepip` or `uv pip install pip`"
         )
+    address = locate(requirement)
     try:
-        return fetch(locate(requirement), remote, target, progress=progress)
+        return fetch(address, remote, target, progress=progress)
+    except DigestMismatch:
+        raise
     except DownloadFailed:
-        # The index may ask for a login, a client certificate or a proxy that only pip knows of; it may also
-        # be a plain folder.
+        # The index may want a login, a certificate or a proxy that only pip knows, or be a plain folder.
         return _download_by_pip(requirement, remote, target)
 
 
@@ -50,7 +52,8 @@ def locate(requirement: str) -> str:
         DownloadFailed: pip finds none.
     """
     report: dict[str, Any] = json.loads(
-        _pip("install", "--dry-run", "--ignore-installed", "--report", "-", requirement)
+        # One retry: an index out of reach is told in seconds, and there are other sources.
+        _pip("install", "--dry-run", "--ignore-installed", "--report", "-", "--retries", "1", requirement)
     )
     try:
         address: str = report["install"][0]["download_info"]["url"]

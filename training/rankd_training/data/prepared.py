@@ -102,7 +102,7 @@ def load_record(folder: Path) -> Record:
         record = Record.from_json((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BrokenDataSet(folder, f"there is no {RECORD_FILE}, so it was never completed") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BrokenDataSet(folder, f"{RECORD_FILE} cannot be read ({error})") from error
     for name, file in record.files.items():
         path = folder / name
