@@ -91,7 +91,7 @@ class OfflineError(DataError):
         super().__init__(
             f"none of the sources of {name} could be used:{tried}\n"
             f"What to do: set RANKD_DATA to a folder that holds {name}/ (now {root}), "
-            "connect to a network and try again, or use movielens-synthetic, which needs none"
+            "connect to a network and try again, or use movielens-synthetic, which needs no network"
         )
         self.name = name
         self.failures = tuple(failures)

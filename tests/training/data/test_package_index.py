@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import socket
 import zipfile
 from pathlib import Path
 
@@ -112,3 +113,13 @@ def test_an_environment_without_pip_is_told_how_to_get_it(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DownloadFailed, match=r"uv pip install pip"):
         fetch_wheel(REQUIREMENT, remote(wheel), tmp_path / NAME, progress=ignore_progress)
+
+
+def test_an_index_out_of_reach_is_told_from_one_that_lacks_the_wheel(
+    index: FileServer, wheel: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{taken.getsockname()[1]}/simple/")
+        with pytest.raises(DownloadFailed, match=r"failed after its connection broke: "):
+            fetch_wheel(REQUIREMENT, remote(wheel), tmp_path / NAME, progress=ignore_progress)

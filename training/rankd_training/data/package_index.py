@@ -76,10 +76,11 @@ def _download_by_pip(requirement: str, remote: RemoteFile, target: Path) -> Path
 
 def _pip(command: str, *arguments: str) -> str:
     """Run pip for one wheel, never building or installing anything, and return what it printed."""
+    # -P: a pip.py that happens to lie in the current folder is not run.
     options = ("--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet")
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "pip", command, *options, *arguments],
+            [sys.executable, "-P", "-m", "pip", command, *options, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -90,6 +91,8 @@ def _pip(command: str, *arguments: str) -> str:
     except subprocess.TimeoutExpired as error:
         raise DownloadFailed(f"pip {command} did not end within {PIP_TIMEOUT_S:.0f} s") from error
     except subprocess.CalledProcessError as error:
-        last_lines = "; ".join(error.stderr.strip().splitlines()[-2:])
-        raise DownloadFailed(f"pip {command} failed: {last_lines or f'exit {error.returncode}'}") from error
+        # pip says of an index out of reach, too, that it holds no such version.
+        cut_off = " after its connection broke" if "connection broken" in error.stderr else ""
+        last_line = error.stderr.strip().rpartition("\n")[2] or f"exit {error.returncode}"
+        raise DownloadFailed(f"pip {command} failed{cut_off}: {last_line}") from error
     return done.stdout

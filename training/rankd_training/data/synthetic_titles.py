@@ -47,7 +47,7 @@ _PATTERNS = (
     "The {noun} of {place}",
     "{noun} in {place}",
     "{person} and the {noun}",
-    "A {noun} for {person}",
+    "One {noun} for {person}",
     "Goodbye, {adjective} {noun}",
     "{adjective} {noun}, {adjective2} {noun2}",
 )
