@@ -1,1 +1,4 @@
-"""What training, export and service agree on: schema, encoding, packed rows, signatures, bundles. numpy and YAML only."""
+"""What training, export and service agree on: schema, encoding, packed rows, signatures, bundles.
+
+Costs numpy and YAML to import, nothing else.
+"""

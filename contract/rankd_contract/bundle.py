@@ -58,7 +58,8 @@ def publish(repository: Path, manifest: BundleManifest, files: Mapping[str, byte
     """
     if not _MODEL_NAME.fullmatch(manifest.model):
         raise CorruptBundle(
-            f"model name {manifest.model!r}: expected letters, digits, '_', '.', '-', not starting with '.' or '-'"
+            f"model name {manifest.model!r}: expected letters, digits, '_', '.', '-', "
+            "starting with a letter or a digit"
         )
     home = repository / manifest.model
     home.mkdir(parents=True, exist_ok=True)
@@ -88,12 +89,16 @@ def open_bundle(path: Path) -> Bundle:
     try:
         text = (path / MANIFEST).read_bytes()
     except OSError as error:
-        raise CorruptBundle(f"{path}: no readable {MANIFEST} ({error.strerror}); is this a bundle?") from error
+        raise CorruptBundle(
+            f"{path}: no readable {MANIFEST} ({error.strerror}); is this a bundle?"
+        ) from error
     manifest = BundleManifest.from_json(text)
     present = {p.name for p in path.iterdir()} - {MANIFEST}
     if present != set(manifest.files):
         missing, extra = sorted(set(manifest.files) - present), sorted(present - set(manifest.files))
-        raise CorruptBundle(f"{path}: files missing: {missing or 'none'}; not in the manifest: {extra or 'none'}")
+        raise CorruptBundle(
+            f"{path}: files missing: {missing or 'none'}; not in the manifest: {extra or 'none'}"
+        )
     for required in (GRAPH, SCHEMA, GOLDEN):
         if required not in manifest.files:
             raise CorruptBundle(f"{path}: the manifest lists no {required}")
@@ -105,7 +110,8 @@ def open_bundle(path: Path) -> Bundle:
         raise CorruptBundle(f"{path / SCHEMA}: {error}") from error
     if f"{schema.fingerprint:016x}" != manifest.schema_fingerprint:
         raise CorruptBundle(
-            f"{path / SCHEMA}: fingerprint {schema.fingerprint:016x}, manifest says {manifest.schema_fingerprint}"
+            f"{path / SCHEMA}: fingerprint {schema.fingerprint:016x}, "
+            f"the manifest says {manifest.schema_fingerprint}"
         )
     return Bundle(path, manifest, schema, hashlib.sha256(text).hexdigest())
 
@@ -132,7 +138,11 @@ def model_names(repository: Path) -> list[str]:
 def versions(repository: Path, model: str) -> list[int]:
     """Return the versions of a model that are on disk, ascending."""
     home = repository / model
-    return sorted(int(p.name) for p in home.iterdir() if p.name.isdecimal() and p.is_dir()) if home.is_dir() else []
+    return (
+        sorted(int(p.name) for p in home.iterdir() if p.name.isdecimal() and p.is_dir())
+        if home.is_dir()
+        else []
+    )
 
 
 def _pointer(home: Path) -> tuple[int, str]:
@@ -141,7 +151,9 @@ def _pointer(home: Path) -> tuple[int, str]:
         tree = json.loads(path.read_bytes())
         return int(tree["version"]), str(tree["manifest_sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorruptBundle(f"{path}: no usable pointer ({error}); publish the model with `rankd export`") from error
+        raise CorruptBundle(
+            f"{path}: no usable pointer ({error}); publish the model with `rankd export`"
+        ) from error
 
 
 def _point(home: Path, version: int, digest: str) -> None:
@@ -173,7 +185,9 @@ def _verify(path: Path, expected: FileEntry) -> None:
     if found.st_size != expected.bytes or found.st_size > _MAX_FILE_BYTES:
         raise CorruptBundle(f"{path}: {found.st_size} bytes, the manifest says {expected.bytes}")
     if _entry(path).sha256 != expected.sha256:
-        raise CorruptBundle(f"{path}: SHA-256 differs from the manifest; the file was altered after publishing")
+        raise CorruptBundle(
+            f"{path}: SHA-256 differs from the manifest; the file was altered after publishing"
+        )
 
 
 def _sync(folder: Path) -> None:

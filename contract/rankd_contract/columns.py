@@ -55,9 +55,10 @@ class Column:
         valid = np.fromiter((r is not None for r in rows), np.bool_, len(rows))
         if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
             lists = [() if r is None else r for r in rows]
-            for i, entry in enumerate(lists):
+            for row, entry in enumerate(lists):
                 if not isinstance(entry, list | tuple):
-                    raise ValueTypeError(field.name, i, f"a list of {field.dtype.value}", type(entry).__name__)
+                    expected = f"a list of {field.dtype.value}"
+                    raise ValueTypeError(field.name, row, expected, type(entry).__name__)
             offsets = np.zeros(len(lists) + 1, np.int64)
             np.cumsum(np.fromiter(map(len, lists), np.int64, len(lists)), out=offsets[1:])
             flat = list(chain.from_iterable(lists))
@@ -78,7 +79,9 @@ class Column:
             offsets = np.asarray(array.offsets.to_numpy(), np.int64)
             items = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
             if items.null_count:
-                raise ValueTypeError(field.name, _first_null_list(items, offsets), "a list without nulls", "a null")
+                raise ValueTypeError(
+                    field.name, _first_null_list(items, offsets), "a list without nulls", "a null"
+                )
             return cls(_flat_arrow(items, field), valid, offsets - offsets[0])
         return cls(_flat_arrow(array, field), valid)
 
@@ -96,8 +99,8 @@ def _flat(rows: Sequence[Any], field: Field, owner: NDArray[Any]) -> Values:
         return Strings.from_list([r or "" for r in rows])
     if field.dtype is DType.FLOAT:
         floats = np.array([np.nan if r is None else r for r in rows], np.float64)
-        for i in np.flatnonzero(np.isinf(floats)):
-            raise ValueTypeError(field.name, int(owner[i]), "a finite number", "infinity")
+        for at in np.flatnonzero(np.isinf(floats)):
+            raise ValueTypeError(field.name, int(owner[at]), "a finite number", "infinity")
         return floats
     return np.array([r or 0 for r in rows], np.int64)
 

@@ -38,7 +38,7 @@ _THURSDAY = 3  # the weekday of 1 January 1970, counting from Monday = 0
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Encoded rows of one entity: `ids` int32 [n, num_ids], `values` float32 [n, num_values], both C order."""
+    """Encoded rows of one entity: `ids` int32 [n, num_ids], `values` float32 [n, num_values]; C order."""
 
     ids: NDArray[np.int32]
     values: NDArray[np.float32]
@@ -51,15 +51,16 @@ class Block:
     def empty(cls, n: int, layout: EntityLayout) -> Block:
         """Return n rows in which every value is missing."""
         return cls(
-            np.full((n, layout.num_ids), MISSING, np.int32), np.full((n, layout.num_values), np.nan, np.float32)
+            np.full((n, layout.num_ids), MISSING, np.int32),
+            np.full((n, layout.num_values), np.nan, np.float32),
         )
 
 
 class Encoder:
-    """Encodes the fields of one entity under a schema. Immutable once built; safe to share between threads."""
+    """Encodes the fields of one entity under a schema. Immutable once built; threads may share it."""
 
     def __init__(self, schema: FeatureSchema, entity: Entity) -> None:
-        """Build the look-up tables of every vocabulary once. Raises SchemaMismatch on a hash collision in one."""
+        """Build the vocabularies' look-up tables. Raises SchemaMismatch where two values' hashes collide."""
         self.layout = schema.layout(entity)
         self.by_name: dict[str, FieldLayout] = {f.field.name: f for f in self.layout.fields}
         owners = {f.field.name: schema.table(f.field) for f in self.layout.fields}
@@ -73,7 +74,9 @@ class Encoder:
         absent = sorted({f.field.source for f in self.layout.fields} - columns.keys())
         if absent:
             have = ", ".join(sorted(columns)) or "none"
-            raise SchemaMismatch(f"{self.layout.entity.value}: no column {', '.join(absent)}; columns given: {have}")
+            raise SchemaMismatch(
+                f"{self.layout.entity.value}: no column {', '.join(absent)}; columns given: {have}"
+            )
         block = Block.empty(n, self.layout)
         for entry in self.layout.fields:
             self.encode_field(entry, columns[entry.field.source], block, slice(None))
@@ -87,7 +90,9 @@ class Encoder:
         if field.kind is Kind.NUMERIC:
             numbers = np.where(column.valid, _numbers(column.values), np.nan)
             if np.isinf(numbers).any():
-                raise ValueTypeError(field.name, int(np.flatnonzero(np.isinf(numbers))[0]), "a finite number", "inf")
+                raise ValueTypeError(
+                    field.name, int(np.flatnonzero(np.isinf(numbers))[0]), "a finite number", "inf"
+                )
             transformed = _transform(numbers, field)
             if field.bucketized:
                 block.ids[rows, at.ids] = transformed.astype(np.int32)[:, None]
@@ -138,7 +143,9 @@ class _Vocabulary:
         order = np.argsort(hashes)
         self._hashes, self._ids = hashes[order], (order + FIRST_VALUE).astype(np.int32)
         if len(np.unique(hashes)) != len(hashes):
-            raise SchemaMismatch(f"field '{field.name}': two values of the vocabulary share a 64-bit hash; rename one")
+            raise SchemaMismatch(
+                f"field '{field.name}': two values of the vocabulary share a 64-bit hash; rename one"
+            )
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
         at = np.minimum(np.searchsorted(self._hashes, hashes), len(self._hashes) - 1)

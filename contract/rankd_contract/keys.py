@@ -16,7 +16,7 @@ MAX_ID_BYTES = 128
 
 
 def key_prefix(namespace: str, schema: FeatureSchema, view: FeatureView) -> str:
-    """Return what stands before the entity id: `{namespace}:{view}:{first 8 hex digits of the row fingerprint}:`."""
+    """Return what stands before an entity id: `{namespace}:{view}:{8 hex digits of the row fingerprint}:`."""
     return f"{namespace}:{view.name}:{schema.row_fingerprint(view) >> 32:08x}:"
 
 

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: model, signature, fusion of tasks, provenance, and the digest of every file."""
+"""What a bundle says of itself: model, signature, fusion of tasks, provenance, digest of every file."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ class BundleManifest:
             raise CorruptBundle(f"{MANIFEST}: not valid JSON: {error}") from error
         found = tree.pop("format", None) if isinstance(tree, dict) else None
         if found != FORMAT:
-            raise UnsupportedFormat(f"{MANIFEST}: format is {found!r}, this version reads {FORMAT!r}; export again")
+            raise UnsupportedFormat(
+                f"{MANIFEST}: format is {found!r}, this version reads {FORMAT!r}; export again"
+            )
         try:
             tree["inputs"] = _specs(tree["inputs"])
             tree["outputs"] = _specs(tree["outputs"])

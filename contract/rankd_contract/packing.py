@@ -95,7 +95,7 @@ class RowFormat:
         boxed = np.empty(len(rows), object)
         boxed[:] = rows
         lengths = np.fromiter(map(operator.length_hint, rows), np.int64, len(rows))
-        absent = np.equal(boxed, None).astype(np.bool_)
+        absent = np.fromiter((row is None for row in rows), np.bool_, len(rows))
         statuses = np.where(absent, FeatureStatus.NOT_FOUND, FeatureStatus.CORRUPT).astype(np.uint8)
         whole = np.flatnonzero(lengths == self.row_bytes)
         joined = b"".join(rows) if len(whole) == len(rows) else b"".join(boxed[whole].tolist())  # type: ignore[arg-type]
@@ -125,7 +125,11 @@ class RowFormat:
         return statuses
 
     def _checksum(self, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        halves = words[:, :-1].view(np.uint32) if words.flags.c_contiguous else words[:, :-1].copy().view(np.uint32)
+        halves = (
+            words[:, :-1].view(np.uint32)
+            if words.flags.c_contiguous
+            else words[:, :-1].copy().view(np.uint32)
+        )
         return np.asarray(np.einsum("nw,w->n", halves, self._weights, dtype=np.uint64, casting="safe"))
 
 

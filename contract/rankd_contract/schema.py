@@ -266,7 +266,8 @@ class FeatureSchema:
             "hash_buckets": owner.hash_buckets,
             "vocabulary": None if owner.vocabulary is None else list(owner.vocabulary),
             "transforms": [
-                {"kind": t.kind.value, "mean": t.mean, "std": t.std, "edges": list(t.edges)} for t in field.transforms
+                {"kind": t.kind.value, "mean": t.mean, "std": t.std, "edges": list(t.edges)}
+                for t in field.transforms
             ],
             "max_length": field.max_length,
         }

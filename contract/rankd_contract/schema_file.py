@@ -144,16 +144,22 @@ def _check_field(field: Field, at: str) -> None:
         if field.transforms:
             raise SchemaError(f"{at}.transform: only numeric fields are transformed; remove it")
         if len(ways) != 1:
-            raise SchemaError(f"{at}: needs exactly one of `hash`, `vocabulary`, `shares`; it has {len(ways)}")
+            raise SchemaError(
+                f"{at}: needs exactly one of `hash`, `vocabulary`, `shares`; it has {len(ways)}"
+            )
         if field.dtype is DType.FLOAT:
-            raise SchemaError(f"{at}.dtype: float32 cannot be looked up; use int64 or string, or kind numeric")
+            raise SchemaError(
+                f"{at}.dtype: float32 cannot be looked up; use int64 or string, or kind numeric"
+            )
     if field.default is not None:
         if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
             raise SchemaError(f"{at}.default: a list field's default is the empty list; remove it")
         if not _fits(field.default, field.dtype):
             raise SchemaError(f"{at}.default: expected {field.dtype.value}, got {field.default!r}")
     if field.kind is Kind.NUMERIC and not field.bucketized and field.default is None:
-        raise SchemaError(f"{at}: a numeric field needs `default`, the number used where the value is missing")
+        raise SchemaError(
+            f"{at}: a numeric field needs `default`, the number used where the value is missing"
+        )
 
 
 def _check_whole(schema: FeatureSchema) -> None:
