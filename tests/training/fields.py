@@ -1,0 +1,98 @@
+"""Schemas and inputs for tests of layers and models."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rankd_contract.schema import Entity, FeatureSchema
+from rankd_contract.schema_file import parse_schema
+from rankd_contract.signature import ROW, inputs
+
+MIXED = """
+rankd_schema: 1
+name: mixed
+views:
+  - name: user
+    entity: user
+    key: user_id
+    fields:
+      - {name: user_id, kind: categorical, dtype: int64, hash: 10}
+      - {name: income, kind: numeric, dtype: float32, default: 0.0}
+      - {name: recent, kind: sequence, shares: item_id, max_length: 4}
+      - {name: age, kind: numeric, dtype: int64, transform: {bucketize: [18, 40]}}
+  - name: item
+    entity: item
+    key: item_id
+    fields:
+      - {name: item_id, kind: categorical, dtype: int64, hash: 20}
+      - {name: tags, kind: multi_value, dtype: string, vocabulary: [a, b, c], max_length: 3}
+      - {name: price, kind: numeric, dtype: float32, default: 1.0}
+      - {name: weight, kind: numeric, dtype: float32, default: 1.0}
+  - name: context
+    entity: context
+    fields:
+      - {name: hour, kind: categorical, source: at, derive: hour_of_day}
+tasks:
+  - {name: click, label: clicked}
+  - {name: buy, label: bought, weight: 2.0}
+"""
+
+
+def mixed_schema() -> FeatureSchema:
+    """Every kind of field on every side, two tasks."""
+    return parse_schema(MIXED)
+
+
+def categorical_schema(num_user: int, num_item: int, *, num_tasks: int = 1) -> FeatureSchema:
+    """Categorical fields only."""
+
+    def fields(prefix: str, count: int) -> list[dict[str, object]]:
+        return [
+            {"name": f"{prefix}{i}", "kind": "categorical", "dtype": "int64", "hash": 5} for i in range(count)
+        ]
+
+    views = [
+        {"name": "user", "entity": "user", "key": "u", "fields": fields("u", num_user)},
+        {"name": "item", "entity": "item", "key": "i", "fields": fields("i", num_item)},
+    ]
+    tasks = [{"name": f"t{i}"} for i in range(num_tasks)]
+    return parse_schema(str({"rankd_schema": 1, "name": "categorical", "views": views, "tasks": tasks}))
+
+
+def random_inputs(schema: FeatureSchema, num_users: int, num_items: int, *, seed: int = 0) -> dict[str, Tensor]:
+    """Valid inputs: ids in range, padding at the end of lists, some lists empty."""
+    generator = torch.Generator().manual_seed(seed)
+    features: dict[str, Tensor] = {}
+    rows = {"R": num_users, "N": num_items}
+    for entity in Entity:
+        layout = schema.layout(entity)
+        count = num_items if entity is Entity.ITEM else num_users
+        columns = []
+        for entry in layout.fields:
+            width = entry.field.num_ids
+            if width:
+                ids = torch.randint(0, schema.cardinality(entry.field), (count, width), generator=generator)
+                if width > 1:
+                    lengths = torch.randint(0, width + 1, (count, 1), generator=generator)
+                    ids = ids.clamp(min=1) * (torch.arange(width) < lengths)
+                columns.append(ids)
+        if columns:
+            features[f"in_{entity.value}_ids"] = torch.cat(columns, dim=1).to(torch.int32)
+        if layout.num_values:
+            values = torch.randn(count, layout.num_values, generator=generator)
+            features[f"in_{entity.value}_values"] = values
+    features[ROW] = torch.randint(0, num_users, (num_items,), generator=generator)
+    assert {s.name: (rows[str(s.dims[0])], *s.dims[1:]) for s in inputs(schema)} == {
+        name: tuple(tensor.shape) for name, tensor in features.items()
+    }
+    return features
+
+
+def tiled(features: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same request with one user row a candidate."""
+    row_N = features[ROW]
+    return {
+        name: torch.arange(len(row_N)) if name == ROW else tensor if "item" in name else tensor[row_N]
+        for name, tensor in features.items()
+    }

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rankd_training.errors import SettingError
+from rankd_training.models.mlcc import MLCC, Crossing, MLCCConfig
+from rankd_training.models.mlcc_equations import equations
+from tests.training.fields import categorical_schema, mixed_schema, random_inputs, tiled
+
+# Counts of the published model: (slots, dynamic widths, channels) -> dense parameters.
+PUBLISHED = [
+    (39, (4, 1), 1, 305_893),
+    (39, (4, 1), 2, 486_853),
+    (39, (4, 1), 3, 667_813),
+    (39, (4, 1), 4, 848_773),
+    (22, (4, 1), 1, 191_174),
+    (22, (4, 1), 2, 293_254),
+    (22, (4, 1), 3, 395_334),
+    (22, (4, 1), 4, 497_414),
+    (17, (2, 1), 1, 119_434),
+    (17, (2, 1), 2, 160_234),
+    (17, (2, 1), 3, 201_034),
+    (17, (2, 1), 4, 241_834),
+]
+
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"channels": 3},
+    {"dynamic_widths": (3,)},
+    {"dynamic_widths": (4, 2)},
+    {"dynamic_widths": (4, 3, 2), "keep": (0, 1, 2), "channels": 2},
+    {"dynamic_widths": (4, 1, 2), "keep": (2,)},
+    {"keep": ()},
+    {"cross_activation": "relu"},
+    {"cross_activation": "tanh", "dynamic_widths": (4, 2, 1), "keep": (0, 2)},
+    {"cross_activation": "sigmoid", "heads": 1},
+]
+
+
+def make(schema: Any = None, **settings: Any) -> MLCC:
+    torch.manual_seed(0)
+    return MLCC(schema or mixed_schema(), MLCCConfig(**{"embedding_std": 0.5, **settings})).eval()
+
+
+def crossing(model: MLCC, channel: int = 0) -> Crossing:
+    module = model.channels[channel]
+    assert isinstance(module, Crossing)
+    return module
+
+
+@pytest.mark.parametrize(("slots", "widths", "channels", "expected"), PUBLISHED)
+def test_dense_parameters_are_as_many_as_the_published_model_has(
+    slots: int, widths: tuple[int, ...], channels: int, expected: int
+) -> None:
+    model = make(categorical_schema(9, slots - 9), dynamic_widths=widths, channels=channels)
+    dense = [p.numel() for name, p in model.named_parameters() if not name.startswith("embedding.")]
+    assert sum(dense) == expected
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=str)
+def test_the_serving_form_equals_the_equations(settings: dict[str, Any]) -> None:
+    model = make(**settings)
+    features = random_inputs(model.schema, num_users=3, num_items=17)
+    with torch.no_grad():
+        torch.testing.assert_close(model(features), equations(model, features), atol=1e-6, rtol=1e-6)
+
+
+def test_a_user_row_shared_by_candidates_equals_one_row_each() -> None:
+    model = make()
+    features = random_inputs(model.schema, num_users=2, num_items=11)
+    with torch.no_grad():
+        torch.testing.assert_close(model(features), model(tiled(features)), atol=1e-6, rtol=1e-6)
+
+
+def test_crosses_are_homogeneous_of_degree_two_and_three() -> None:
+    model = make(dynamic_widths=(4, 1))
+    features = random_inputs(model.schema, num_users=2, num_items=5)
+    with torch.no_grad():
+        user_RSE, item_NSE = model.embedding(features)
+        first, second = crossing(model).crosses(user_RSE, item_NSE, features["in_row"])
+        scaled = crossing(model).crosses(2 * user_RSE, 2 * item_NSE, features["in_row"])
+    torch.testing.assert_close(scaled[0], 4 * first)
+    torch.testing.assert_close(scaled[1], 8 * second)
+
+
+def test_several_channels_with_the_others_silenced_equal_one() -> None:
+    schema = categorical_schema(3, 4)
+    one, two = make(schema), make(schema, channels=2)
+    features = random_inputs(schema, num_users=2, num_items=9)
+    width, kept = one.config.embedding_width, crossing(one).out_width
+    with torch.no_grad():
+        # Channel 0 of the wide model is the narrow model; nothing reads channel 1.
+        two.embedding.table.weight[:, :width] = one.embedding.table.weight
+        crossing(two).compress.weight_IO.copy_(crossing(one).compress.weight_IO)
+        two.local.weight_SKO.zero_()
+        two.local.weight_SKO[:, :kept] = one.local.weight_SKO[:, :kept]
+        two.local.weight_SKO[:, 2 * kept : 2 * kept + width] = one.local.weight_SKO[:, kept:]
+        for name in ("gate", "tower", "head"):
+            part, source = getattr(two, name), getattr(one, name)
+            assert isinstance(part, nn.Module)
+            part.load_state_dict(source.state_dict())
+        torch.testing.assert_close(two(features), one(features))
+
+
+def test_every_parameter_learns() -> None:
+    model = make(channels=2).train()
+    model(random_inputs(model.schema, num_users=8, num_items=64)).square().sum().backward()
+    still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"keep": (0, 3)}, "keep"),
+        ({"dynamic_widths": ()}, "dynamic_widths"),
+        ({"channels": 0}, "channels"),
+        ({"cross_activation": "gelu"}, "cross_activation"),
+    ],
+)
+def test_a_config_that_makes_no_model_is_refused_by_name(settings: dict[str, Any], named: str) -> None:
+    with pytest.raises(SettingError, match=named):
+        make(**settings)

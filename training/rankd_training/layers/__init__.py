@@ -1,0 +1,1 @@
+"""Layers that more than one model uses; each maps tensors to tensors and knows no training."""

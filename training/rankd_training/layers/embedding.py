@@ -1,0 +1,191 @@
+"""Inputs of the signature -> one vector a field ("slot"), the user's side once per user row.
+
+All fields live in one table with constant offsets, so a side costs one gather. Ids outside their field's
+range read its unknown row. In list fields id 0 is padding and contributes nothing (masked mean); elsewhere
+row 0 is learned like any other. A plain number is its own learned vector times the value, plus a bias vector.
+
+Legend: R user rows, N candidates, W id columns, L length of a list, V numbers, S slots, E width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import torch
+from torch import Tensor, nn
+
+from rankd_contract.schema import MISSING, UNKNOWN, Entity, FeatureSchema, Field, Kind
+from rankd_contract.signature import input_name
+from rankd_training.errors import SettingError
+
+__all__ = ["ITEM_SIDE", "USER_SIDE", "FeatureEmbedding"]
+
+USER_SIDE = (Entity.USER, Entity.CONTEXT)
+ITEM_SIDE = (Entity.ITEM,)
+
+
+class FeatureEmbedding(nn.Module):
+    """Slots of the user's side (user, then context; R rows) and of the item's side (N rows).
+
+    Args:
+        schema: the fields; slots come in their order.
+        width: numbers a slot.
+        std: standard deviation of the initial values; None is Xavier-uniform, one table a field.
+        share: False gives a field that `shares` another's table rows of its own.
+    """
+
+    def __init__(
+        self, schema: FeatureSchema, width: int, *, std: float | None = None, share: bool = True
+    ) -> None:
+        super().__init__()
+        self.width = width
+        starts, num_rows = _first_rows(schema, share=share)
+        self.table = nn.Embedding(num_rows, width)
+        self.user_side = _Side(schema, USER_SIDE, starts, width)
+        self.item_side = _Side(schema, ITEM_SIDE, starts, width)
+        self.num_user_slots = self.user_side.num_slots
+        self.num_item_slots = self.item_side.num_slots
+        self._initialise(schema, starts, std)
+
+    def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Inputs by signature name -> user's slots [R, Su, E] and items' slots [N, Si, E]."""
+        return self.user_side(features, self.table), self.item_side(features, self.table)
+
+    @torch.no_grad()
+    def _initialise(self, schema: FeatureSchema, starts: Mapping[str, int], std: float | None) -> None:
+        if std is not None:
+            self.table.weight.normal_(0.0, std)
+        else:
+            for name, start in starts.items():
+                num_rows = schema.cardinality(schema.fields[name])
+                bound = math.sqrt(6 / (num_rows + self.width))
+                self.table.weight[start : start + num_rows].uniform_(-bound, bound)
+        for side in (self.user_side, self.item_side):
+            side.initialise(std)
+
+
+class _Shape(Enum):
+    SINGLE = auto()  # one id a slot
+    LIST = auto()  # several ids, pooled to one slot
+    NUMBER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Neighbouring fields of one shape, which become slots in one step. A list is a run of its own."""
+
+    shape: _Shape
+    start: int
+    stop: int
+
+
+class _Side(nn.Module):
+    """The slots of entities that share their rows. Owns no table: both sides read the same one."""
+
+    cardinality_W: Tensor
+    start_W: Tensor
+
+    def __init__(
+        self, schema: FeatureSchema, entities: Sequence[Entity], starts: Mapping[str, int], width: int
+    ) -> None:
+        super().__init__()
+        layouts = [schema.layout(entity) for entity in entities]
+        self._id_inputs = [input_name(at.entity, "ids") for at in layouts if at.num_ids]
+        self._value_inputs = [input_name(at.entity, "values") for at in layouts if at.num_values]
+        fields = [entry.field for at in layouts for entry in at.fields]
+        self._runs = _runs(fields)
+        self.num_slots = len(fields)
+        of_column = [f for f in fields for _ in range(f.num_ids)]
+        cardinalities = [schema.cardinality(f) for f in of_column]
+        first_rows = [starts[f.name if f.name in starts else schema.table(f).name] for f in of_column]
+        self.register_buffer("cardinality_W", torch.tensor(cardinalities).int(), persistent=False)
+        self.register_buffer("start_W", torch.tensor(first_rows).int(), persistent=False)
+        num_values = sum(at.num_values for at in layouts)
+        self.scale_VE = nn.Parameter(torch.empty(num_values, width)) if num_values else None
+        self.shift_VE = nn.Parameter(torch.empty(num_values, width)) if num_values else None
+
+    def forward(self, features: Mapping[str, Tensor], table: nn.Embedding) -> Tensor:
+        """-> [rows, S, E]."""
+        ids_RW = embedded_RWE = number_RVE = None
+        if self._id_inputs:
+            ids_RW = _joined([features[name] for name in self._id_inputs])
+            # The runtime's gather does not check bounds on every device, so the graph does.
+            known_RW = (ids_RW >= 0) & (ids_RW < self.cardinality_W)
+            embedded_RWE = table(torch.where(known_RW, ids_RW, UNKNOWN) + self.start_W)
+        if self.scale_VE is not None and self.shift_VE is not None:
+            value_RV = _joined([features[name] for name in self._value_inputs])
+            number_RVE = value_RV.unsqueeze(2) * self.scale_VE + self.shift_VE
+        slots = []
+        for run in self._runs:
+            if run.shape is _Shape.NUMBER:
+                assert number_RVE is not None
+                slots.append(number_RVE[:, run.start : run.stop])
+                continue
+            assert ids_RW is not None
+            assert embedded_RWE is not None
+            piece_RLE = embedded_RWE[:, run.start : run.stop]
+            if run.shape is _Shape.LIST:
+                piece_RLE = _mean_of_present(piece_RLE, ids_RW[:, run.start : run.stop])
+            slots.append(piece_RLE)
+        return _joined(slots)
+
+    @torch.no_grad()
+    def initialise(self, std: float | None) -> None:
+        """Set the vectors of plain numbers as a table row would be; their biases start at zero."""
+        if self.scale_VE is None or self.shift_VE is None:
+            return
+        if std is None:
+            nn.init.xavier_uniform_(self.scale_VE)
+        else:
+            self.scale_VE.normal_(0.0, std)
+        self.shift_VE.zero_()
+
+
+def _mean_of_present(embedded_RLE: Tensor, ids_RL: Tensor) -> Tensor:
+    """Mean over the ids that are not padding -> [R, 1, E]; zero for an empty list."""
+    present_RL = (ids_RL != MISSING).to(embedded_RLE.dtype)
+    count_R1 = present_RL.sum(1, keepdim=True).clamp(min=1.0)
+    share_R1L = (present_RL / count_R1).unsqueeze(1)
+    return torch.matmul(share_R1L, embedded_RLE)
+
+
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim=1)
+
+
+def _runs(fields: Sequence[Field]) -> tuple[_Run, ...]:
+    runs: list[_Run] = []
+    at_ids = at_values = 0
+    for field in fields:
+        if field.num_ids == 0:
+            run = _Run(_Shape.NUMBER, at_values, at_values + 1)
+            at_values += 1
+        else:
+            shape = _Shape.SINGLE if field.num_ids == 1 and not _is_list(field) else _Shape.LIST
+            run = _Run(shape, at_ids, at_ids + field.num_ids)
+            at_ids += field.num_ids
+        last = runs[-1] if runs else None
+        if last and last.shape is run.shape is not _Shape.LIST and last.stop == run.start:
+            runs[-1] = _Run(run.shape, last.start, run.stop)
+        else:
+            runs.append(run)
+    return tuple(runs)
+
+
+def _is_list(field: Field) -> bool:
+    return field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}
+
+
+def _first_rows(schema: FeatureSchema, *, share: bool) -> tuple[dict[str, int], int]:
+    """Where each table starts, by the name of the field that owns it, and the number of rows of all."""
+    starts, num_rows = {}, 0
+    for field in schema.fields.values():
+        if schema.cardinality(field) and not (share and field.shares):
+            starts[field.name] = num_rows
+            num_rows += schema.cardinality(field)
+    if num_rows > torch.iinfo(torch.int32).max:
+        raise SettingError(f"schema '{schema.name}' needs {num_rows} table rows; 2^31 - 1 is the most")
+    return starts, num_rows

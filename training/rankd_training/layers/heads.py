@@ -1,0 +1,36 @@
+"""From a vector a candidate to its logits: a plain feed-forward tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+__all__ = ["Tower", "linear"]
+
+
+def linear(in_width: int, out_width: int) -> nn.Linear:
+    """Return a linear layer that starts Xavier-uniform with zero bias."""
+    layer = nn.Linear(in_width, out_width)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class Tower(nn.Module):
+    """(Linear, ReLU, Dropout) for each hidden width. With no widths it passes its input on."""
+
+    def __init__(self, in_width: int, hidden: Sequence[int], *, dropout: float) -> None:
+        super().__init__()
+        widths = [in_width, *hidden]
+        self.out_width = widths[-1]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [linear(before, after), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x_NI: Tensor) -> Tensor:
+        """[N, in_width] -> [N, out_width]."""
+        out: Tensor = self.layers(x_NI)
+        return out

@@ -1,0 +1,1 @@
+"""One paper a file: config, layers, forward. Models do not train, save, log or choose a device."""
