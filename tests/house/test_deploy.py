@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.core
+import typer.main
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -114,6 +116,20 @@ def test_every_file_the_stack_mounts_exists() -> None:
     sources = [source for volume in volumes if (source := volume.partition(":")[0]).startswith("./")]
     assert sources
     assert all((ROOT / source).exists() for source in sources)
+
+
+def test_images_and_stack_call_commands_with_options_they_have() -> None:
+    from rankd.cli import app
+
+    built = [service for service in COMPOSE["services"].values() if "build" in service]
+    calls = [service["command"] for service in built if "command" in service]
+    calls += map(json.loads, re.findall(r"^CMD (\[.*\])$", what_goes_into("serving"), flags=re.MULTILINE))
+    assert len(calls) == 2
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    for verb, *words in calls:
+        known = {option for parameter in group.commands[verb].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= known, verb
 
 
 def test_the_dashboard_asks_only_for_metrics_and_sources_that_exist() -> None:
