@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+
 from rankd_contract.bundle import Bundle, publish
 from rankd_contract.manifest import GOLDEN, GRAPH, SCHEMA, BundleManifest
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import inputs, outputs
-from rankd_training import checkpoint
-from rankd_training.examples import sample_requests
-from torch import Tensor, nn
-
 from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, to_onnx
 from rankd_export.parity import TOLERANCE, Request, compare
+from rankd_training import checkpoint
+from rankd_training.examples import sample_requests
 
 __all__ = ["GOLDEN_SIZES", "PARITY_SIZES", "export_run"]
 
@@ -55,7 +55,9 @@ def export_run(
 
     graph = to_onnx(model, schema, _tensors(several[2]))
     report = compare(model, graph, [*one_user, *several])
-    golden = [r for size, r in zip(PARITY_SIZES, one_user, strict=True) if size in GOLDEN_SIZES] + [several[3]]
+    golden = [r for size, r in zip(PARITY_SIZES, one_user, strict=True) if size in GOLDEN_SIZES] + [
+        several[3]
+    ]
     manifest = BundleManifest(
         model=name or described["architecture"],
         version=0,
@@ -105,6 +107,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunUnusable(f"{path}: {error}; is {path.parent} the folder of a finished `rankd train`?") from error
+        raise RunUnusable(
+            f"{path}: {error}; is {path.parent} the folder of a finished `rankd train`?"
+        ) from error
     return tree
-

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from rankd_contract.signature import SCORES
 
+from rankd_contract.signature import SCORES
 from rankd_export.parity import Request
 
 __all__ = ["to_npz"]

@@ -14,14 +14,14 @@ from contextlib import contextmanager
 
 import onnx
 import torch
-from rankd_contract.schema import FeatureSchema
-from rankd_contract.signature import inputs, outputs
 from torch import Tensor, nn
 from torch.export import Dim
 
+from rankd_contract.schema import FeatureSchema
+from rankd_contract.signature import inputs, outputs
 from rankd_export.errors import GraphRefused
 
-__all__ = ["OPSET", "to_onnx"]
+__all__ = ["OPSET", "check", "to_onnx"]
 
 OPSET = 20
 _MAX_ROWS = 1 << 20
@@ -71,19 +71,24 @@ def to_onnx(model: nn.Module, schema: FeatureSchema, example: Mapping[str, Tenso
     proto: onnx.ModelProto = program.model_proto
     del proto.metadata_props[:]
     _strip_traces(proto)
-    _check(proto, schema)
+    check(proto, schema)
     return proto
 
 
-def _check(proto: onnx.ModelProto, schema: FeatureSchema) -> None:
+def check(proto: onnx.ModelProto, schema: FeatureSchema) -> None:
+    """Raise GraphRefused where the graph breaks a rule of serving."""
     onnx.checker.check_model(proto, full_check=True)
     for found, expected in ((proto.graph.input, inputs(schema)), (proto.graph.output, outputs(schema))):
         if [v.name for v in found] != [s.name for s in expected]:
-            raise GraphRefused(f"graph has {[v.name for v in found]}, the schema says {[s.name for s in expected]}")
+            raise GraphRefused(
+                f"graph has {[v.name for v in found]}, the schema says {[s.name for s in expected]}"
+            )
         for value, spec in zip(found, expected, strict=True):
             dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
             if isinstance(dims[0], int) or dims[1:] != list(spec.dims[1:]):
-                raise GraphRefused(f"{value.name}: shape {dims}, expected {list(spec.dims)} with rows dynamic")
+                raise GraphRefused(
+                    f"{value.name}: shape {dims}, expected {list(spec.dims)} with rows dynamic"
+                )
     # An input that shares its name with a weight would silently overwrite the weight at run time.
     shared = {v.name for v in proto.graph.input} & {w.name for w in proto.graph.initializer}
     if shared:

@@ -11,9 +11,9 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from rankd_contract.signature import LOGITS, ROW, SCORES
 from torch import nn
 
+from rankd_contract.signature import LOGITS, ROW, SCORES
 from rankd_export.errors import ParityFailed
 
 __all__ = ["TOLERANCE", "ParityReport", "Request", "compare", "run_onnx"]
@@ -70,5 +70,7 @@ def compare(
                 f"{n} candidates of {users} users: scores differ by {by_score:.2e}, logits by {by_logit:.2e}; "
                 f"allowed is {tolerance:.0e}"
             )
-        sizes.append({"candidates": n, "users": users, "max_score_error": by_score, "max_logit_error": by_logit})
+        sizes.append(
+            {"candidates": n, "users": users, "max_score_error": by_score, "max_logit_error": by_logit}
+        )
     return ParityReport(tolerance, torch.__version__, ort.__version__, tuple(sizes))
