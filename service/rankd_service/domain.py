@@ -1,0 +1,140 @@
+"""The values that travel through a ranking request. They know no HTTP, no Redis, no ONNX.
+
+Candidates are kept as columns (ids, and request-time fields by position), not as one object each:
+at 500 candidates the objects alone would cost more than the rest of the parsing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankd_contract.schema import Entity
+
+__all__ = [
+    "Candidates",
+    "Degradation",
+    "DegradeReason",
+    "FieldValue",
+    "Fields",
+    "ModelCard",
+    "RankRequest",
+    "Rung",
+    "Slate",
+    "Stage",
+    "User",
+]
+
+FieldValue = str | int | float | bool | list[str | int | float | bool] | None
+Fields = Mapping[str, FieldValue]
+
+
+class Stage(StrEnum):
+    """Stages of a request, in their order; names of the timing block and a metric label."""
+
+    PARSE = "parse"
+    FEATURE_FETCH = "feature_fetch"
+    ASSEMBLE = "assemble"
+    INFER = "infer"
+    POSTPROCESS = "postprocess"
+    SERIALIZE = "serialize"
+
+
+class Rung(StrEnum):
+    """What was answered instead of the full thing, mildest first."""
+
+    DEFAULT_ROW = "default_row"
+    LAST_PLACE = "last_place"
+
+
+class DegradeReason(StrEnum):
+    """Why a stage gave less than everything."""
+
+    STORE_DOWN = "store_down"
+    STORE_TIMEOUT = "store_timeout"
+    STORE_BUSY = "store_busy"
+    STORE_ERROR = "store_error"
+    NO_TIME = "no_time"
+    FEATURES_MISSING = "features_missing"
+    SCORE_NOT_FINITE = "score_not_finite"
+
+
+@dataclass(frozen=True, slots=True)
+class Degradation:
+    """One thing that was not as it should be; `affected` counts candidates."""
+
+    stage: Stage
+    rung: Rung
+    reason: DegradeReason
+    affected: int
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """For whom candidates are ranked, with what the caller knows of the user right now."""
+
+    id: str
+    fields: Fields = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What is ranked: unique ids in the caller's order, and request-time fields by position."""
+
+    ids: Sequence[str]
+    fields: Mapping[int, Fields] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class RankRequest:
+    """One ranking request, already checked for form."""
+
+    id: str
+    user: User
+    candidates: Candidates
+    context: Fields = field(default_factory=dict)
+    top_k: int | None = None
+    sort: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What may be said in public of a model that is served."""
+
+    name: str
+    version: int
+    architecture: str
+    digest: str
+    created_at: str
+    provider: str
+    tasks: tuple[str, ...]
+    fusion: Mapping[str, float]
+    user_fields: tuple[str, ...]
+    item_fields: tuple[str, ...]
+    context_fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slate:
+    """The ordered answer, as columns.
+
+    `order` [K] holds positions in the request's candidates, `ranks` [K] their places counted from 1,
+    `scores` [K] the ranking scores and `task_scores_KT` one column a task. `statuses` has one
+    FeatureStatus a row for users and for items (in the request's order).
+    """
+
+    model: ModelCard
+    order: NDArray[np.intp]
+    ranks: NDArray[np.intp]
+    scores: NDArray[np.float32]
+    task_scores_KT: NDArray[np.float32]
+    statuses: Mapping[Entity, NDArray[np.uint8]]
+    degraded: tuple[Degradation, ...]

@@ -1,0 +1,1 @@
+"""Feature rows: where they are stored, and how they become the inputs of a model."""

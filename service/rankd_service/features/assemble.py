@@ -1,0 +1,306 @@
+"""Ids, stored rows and request-time fields -> the tensors of one batch.
+
+Everything that depends on the schema alone is compiled once, when a model is loaded. What a request gives
+overrides what is stored; what is missing, too old or doubtful becomes the declared default. There is no
+Python loop over rows where all are present.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankd_contract.columns import Column
+from rankd_contract.encoding import Block, Encoder
+from rankd_contract.errors import ValueTypeError
+from rankd_contract.keys import entity_hashes, key_prefix
+from rankd_contract.packing import FeatureStatus, RowFormat
+from rankd_contract.schema import (
+    MISSING,
+    UNKNOWN,
+    Entity,
+    FeatureSchema,
+    FeatureView,
+    FieldLayout,
+    Kind,
+    OnStale,
+)
+from rankd_contract.signature import tensors
+from rankd_service.domain import Candidates, Fields, FieldValue, RankRequest, User
+from rankd_service.errors import InvalidRequest, RejectReason
+
+__all__ = ["Assembler", "Features", "Overrides"]
+
+_TIMESTAMP = "timestamp"
+_LISTS = frozenset({Kind.SEQUENCE, Kind.MULTI_VALUE})
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The tensors of one batch, and what became of each row that was read.
+
+    `statuses` has the worst status over an entity's views for each row, `by_view` each view's own;
+    `defaulted` counts candidates of which at least one stored view is a default row.
+    """
+
+    tensors: Mapping[str, NDArray[np.generic]]
+    statuses: Mapping[Entity, NDArray[np.uint8]]
+    by_view: Mapping[str, NDArray[np.uint8]]
+    defaulted: int
+    ids_out_of_range: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Override:
+    """One field's request-time values, encoded, and the rows they belong to."""
+
+    at: FieldLayout
+    encoded: Block
+    rows: Sequence[int]
+
+    def apply(self, block: Block) -> None:
+        """Lay the values over what is stored."""
+        block.ids[self.rows, self.at.ids] = self.encoded.ids
+        block.values[self.rows, self.at.values] = self.encoded.values
+
+
+Overrides = Mapping[Entity, Sequence[_Override]]
+
+
+class Assembler:
+    """Compiled reading plan of one model. Immutable; safe to share between threads."""
+
+    def __init__(self, schema: FeatureSchema, namespace: str, clock_skew_s: float) -> None:
+        """Compile keys, row formats, encoders and defaults."""
+        self._plans = {entity: _EntityPlan(schema, entity, namespace, clock_skew_s) for entity in Entity}
+        context = self._plans[Entity.CONTEXT].encoder
+        derived = {f.field.source for f in context.layout.fields if f.field.derive}
+        self._context_names = sorted({*context.by_name, *derived, _TIMESTAMP})
+
+    def overrides(self, request: RankRequest) -> Overrides:
+        """Read the request-time fields. Raises InvalidRequest naming the field, before anything is fetched."""
+        user, candidates = request.user, request.candidates
+        return {
+            Entity.USER: self._plans[Entity.USER].given({0: user.fields}, "user.fields")
+            if user.fields
+            else (),
+            Entity.ITEM: self._plans[Entity.ITEM].given(candidates.fields, "items.{row}.fields")
+            if candidates.fields
+            else (),
+        }
+
+    def context(self, given: Fields, now_s: float) -> Block:
+        """Encode the context of a request -> one row. A field given by name is taken as it is.
+
+        Fields derived from a time are read off `timestamp`, which is now where it is not given.
+        Raises InvalidRequest.
+        """
+        plan = self._plans[Entity.CONTEXT]
+        for name in given:
+            if name not in self._context_names:
+                raise _unknown_field(f"context.{_shown(name)}", name, self._context_names)
+        block = Block.empty(1, plan.encoder.layout)
+        for at in plan.encoder.layout.fields:
+            field = at.field
+            if field.name in given and not (field.derive and field.name == field.source):
+                plan.encode(_taken_as_is(at), [given[field.name]], [0], f"context.{field.name}").apply(block)
+            elif field.derive:
+                source = _TIMESTAMP if given.get(field.source) is None else field.source
+                value = given.get(source)
+                value = int(now_s) if value is None else value
+                plan.encode(at, [value], [0], f"context.{source}").apply(block)
+        return plan.encoder.fill_defaults(block)
+
+    def keys(self, user: User, candidates: Candidates) -> list[str]:
+        """Return the keys of every stored row of a request: the user's views, then each item view."""
+        users = (view.prefix + user.id for view in self._plans[Entity.USER].views)
+        items = ([view.prefix + i for i in candidates.ids] for view in self._plans[Entity.ITEM].views)
+        return [*users, *chain.from_iterable(items)]
+
+    def assemble(
+        self,
+        request: RankRequest,
+        context: Block,
+        overrides: Overrides,
+        rows: Sequence[bytes | None] | FeatureStatus,
+        now_s: float,
+    ) -> Features:
+        """Build the batch from the rows of `keys()`, or from none, with the reason why there are none."""
+        num_users = len(self._plans[Entity.USER].views)
+        of_user, of_items = (
+            (rows, rows) if isinstance(rows, FeatureStatus) else (rows[:num_users], rows[num_users:])
+        )
+        user = self._plans[Entity.USER].read([request.user.id], of_user, overrides[Entity.USER], now_s)
+        items = self._plans[Entity.ITEM].read(request.candidates.ids, of_items, overrides[Entity.ITEM], now_s)
+        blocks = {Entity.USER: user.block, Entity.ITEM: items.block, Entity.CONTEXT: context}
+        return Features(
+            tensors=tensors(blocks, np.zeros(len(request.candidates), np.int64)),
+            statuses={Entity.USER: user.worst, Entity.ITEM: items.worst},
+            by_view={**user.by_view, **items.by_view},
+            defaulted=items.defaulted,
+            ids_out_of_range=user.ids_out_of_range + items.ids_out_of_range,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    block: Block
+    worst: NDArray[np.uint8]
+    by_view: Mapping[str, NDArray[np.uint8]]
+    defaulted: int
+    ids_out_of_range: int
+
+
+@dataclass(frozen=True, slots=True)
+class _ViewPlan:
+    view: FeatureView
+    prefix: str
+    rows: RowFormat
+    ids: slice
+    values: slice
+
+
+class _EntityPlan:
+    """What is known of one entity's rows before any request."""
+
+    def __init__(self, schema: FeatureSchema, entity: Entity, namespace: str, clock_skew_s: float) -> None:
+        self.encoder = Encoder(schema, entity)
+        self.views: list[_ViewPlan] = []
+        self._skew_ms = clock_skew_s * 1000
+        at_ids = at_values = 0
+        for view in schema.of(entity) if entity is not Entity.CONTEXT else ():
+            ids, values = slice(at_ids, at_ids + view.num_ids), slice(at_values, at_values + view.num_values)
+            prefix = key_prefix(namespace, schema, view)
+            self.views.append(_ViewPlan(view, prefix, RowFormat(schema, view), ids, values))
+            at_ids, at_values = ids.stop, values.stop
+        sizes = [[schema.cardinality(f.field)] * f.field.num_ids for f in self.encoder.layout.fields]
+        self._cardinalities = np.array(list(chain.from_iterable(sizes)), np.uint32)
+        self._empty = Block.empty(1, self.encoder.layout)
+
+    def read(
+        self,
+        ids: Sequence[str],
+        rows: Sequence[bytes | None] | FeatureStatus,
+        overrides: Sequence[_Override],
+        now_s: float,
+    ) -> _Read:
+        """Unpack the rows of n entities, age them, lay the request's fields over them, fill what is missing."""
+        n = len(ids)
+        block = Block.empty(n, self.encoder.layout)
+        by_view: dict[str, NDArray[np.uint8]] = {}
+        default = np.zeros(n, np.bool_)
+        worst = np.zeros(n, np.uint8)
+        hashes = entity_hashes(self.views[0].view, ids)
+        for at, plan in enumerate(self.views):
+            if isinstance(rows, FeatureStatus):
+                statuses, kept = np.full(n, rows, np.uint8), np.zeros(n, np.bool_)
+            else:
+                statuses, kept = self._unpack(plan, rows[at * n : (at + 1) * n], hashes, block, now_s)
+            by_view[plan.view.name] = statuses
+            default |= ~kept
+            worst = np.maximum(worst, statuses)
+        for given in overrides:
+            given.apply(block)
+        ids_out_of_range = self._bring_into_range(block)
+        filled = self.encoder.fill_defaults(block)
+        return _Read(filled, worst, by_view, int(default.sum()), ids_out_of_range)
+
+    def _unpack(
+        self,
+        plan: _ViewPlan,
+        rows: Sequence[bytes | None],
+        hashes: NDArray[np.uint64],
+        block: Block,
+        now_s: float,
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Unpack one view -> its statuses, and which of its rows the block now holds."""
+        part = Block(block.ids[:, plan.ids], block.values[:, plan.values])
+        times_ms = np.zeros(len(rows), np.int64)
+        statuses = plan.rows.unpack(rows, hashes, part, times_ms)
+        kept = statuses == FeatureStatus.PRESENT
+        if plan.view.max_age_s is not None:
+            age_ms = now_s * 1000 - times_ms
+            # A row from the future beyond the clocks' skew has a wrong time, so its age is not known either.
+            stale = kept & ((age_ms > plan.view.max_age_s * 1000) | (age_ms < -self._skew_ms))
+            if stale.any():
+                statuses[stale] = FeatureStatus.OUTSIDE_MAX_AGE
+                if plan.view.on_stale is OnStale.DEFAULT:
+                    kept &= ~stale
+                    part.ids[stale], part.values[stale] = (
+                        self._empty.ids[:, plan.ids],
+                        self._empty.values[:, plan.values],
+                    )
+        return statuses, kept
+
+    def _bring_into_range(self, block: Block) -> int:
+        """Turn ids beyond their table into `unknown`: the CPU provider would raise, CUDA would read anything."""
+        beyond = block.ids.view(np.uint32) >= self._cardinalities
+        if not beyond.any():
+            return 0
+        block.ids[beyond] = UNKNOWN
+        return int(beyond.sum())
+
+    def given(self, fields_by_row: Mapping[int, Fields], place: str) -> list[_Override]:
+        """Turn request-time fields into columns. Raises InvalidRequest."""
+        by_name: dict[str, tuple[list[int], list[FieldValue]]] = {}
+        for row, fields in fields_by_row.items():
+            for name, value in fields.items():
+                rows, values = by_name.setdefault(name, ([], []))
+                rows.append(row)
+                values.append(value)
+        overrides = []
+        for name, (rows, values) in by_name.items():
+            at = self.encoder.by_name.get(name)
+            if at is None:
+                raise _unknown_field(
+                    f"{place.format(row=rows[0])}.{_shown(name)}", name, sorted(self.encoder.by_name)
+                )
+            overrides.append(self.encode(_taken_as_is(at), values, rows, f"{place}.{name}"))
+        return overrides
+
+    def encode(
+        self, at: FieldLayout, values: Sequence[FieldValue], rows: Sequence[int], place: str
+    ) -> _Override:
+        """Encode request-time values of one field. Raises InvalidRequest; `place` may hold `{row}`."""
+        field = at.field
+        if field.kind in _LISTS:
+            # Encoding keeps the first entries; cutting before bounds the work a long list can cause.
+            values = [v[: field.max_length] if isinstance(v, list) else v for v in values]
+        alone = replace(at, ids=slice(0, field.num_ids), values=slice(0, field.num_values))
+        encoded = Block(
+            np.full((len(values), field.num_ids), MISSING, np.int32),
+            np.full((len(values), field.num_values), np.nan, np.float32),
+        )
+        try:
+            with np.errstate(over="ignore"):
+                self.encoder.encode_field(alone, Column.from_python(values, field), encoded, slice(None))
+        except ValueTypeError as error:
+            path = place.format(row=rows[error.row])
+            raise InvalidRequest(RejectReason.SCHEMA, f"expected {error.expected}", path) from error
+        for row in np.flatnonzero(np.isinf(encoded.values).any(axis=1)):
+            path = place.format(row=rows[row])
+            raise InvalidRequest(
+                RejectReason.NOT_FINITE, "expected a number within the range of float32", path
+            )
+        return _Override(at, encoded, rows)
+
+
+def _taken_as_is(at: FieldLayout) -> FieldLayout:
+    """Drop the derivation: the request gives the derived value itself, such as the hour."""
+    return replace(at, field=replace(at.field, derive=None)) if at.field.derive else at
+
+
+def _unknown_field(path: str, name: str, known: Sequence[str]) -> InvalidRequest:
+    near = difflib.get_close_matches(name[:64], known, 1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+    return InvalidRequest(RejectReason.SCHEMA, f"no such field; {hint}", path)
+
+
+def _shown(name: str) -> str:
+    """Return a caller's key as it may stand in an answer: never a value in disguise."""
+    return name if name.isidentifier() and name.isascii() and len(name) <= 64 else "?"  # noqa: PLR2004

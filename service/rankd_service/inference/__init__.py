@@ -1,0 +1,1 @@
+"""Graphs: loading and checking bundles, and running them."""

@@ -1,0 +1,154 @@
+"""Bundle -> LoadedModel, or BundleRefused: nothing is served that does not reproduce its recorded scores here."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankd_contract.bundle import Bundle, open_current
+from rankd_contract.errors import ContractError
+from rankd_contract.schema import Entity, FeatureSchema
+from rankd_contract.signature import SCORES, TensorSpec, inputs, outputs
+from rankd_service.domain import ModelCard
+from rankd_service.errors import BundleRefused
+from rankd_service.features.assemble import Assembler
+from rankd_service.inference.registry import LoadedModel
+from rankd_service.inference.session import GraphSession
+from rankd_service.settings import Settings
+
+__all__ = ["load_current", "load_model"]
+
+
+def load_current(repository: Path, name: str, settings: Settings) -> LoadedModel:
+    """Load the version a model's pointer names. Raises BundleRefused."""
+    try:
+        bundle = open_current(repository, name)
+    except (ContractError, OSError) as error:
+        raise BundleRefused(f"{name}: {error}") from error
+    return load_model(bundle, settings)
+
+
+def load_model(bundle: Bundle, settings: Settings) -> LoadedModel:
+    """Compile a verified bundle and replay its recorded requests. Raises BundleRefused."""
+    manifest, schema = bundle.manifest, bundle.schema
+    at = f"{manifest.model} version {manifest.version}"
+    session = GraphSession(bundle.graph, settings.inference.threads, settings.inference.provider)
+    _check_signature(at, session, bundle)
+    _replay(at, session, bundle)
+    fusion = {**manifest.fusion, **settings.models.fusion.get(manifest.model, {})}
+    return LoadedModel(
+        card=_card(bundle, session, fusion),
+        session=session,
+        assembler=Assembler(schema, settings.features.namespace, settings.features.clock_skew_s),
+        fusion_T=_weights(at, fusion, manifest.tasks),
+    )
+
+
+def _check_signature(at: str, session: GraphSession, bundle: Bundle) -> None:
+    manifest, schema = bundle.manifest, bundle.schema
+    if manifest.tasks != tuple(t.name for t in schema.tasks):
+        raise BundleRefused(f"{at}: the manifest's tasks are not the schema's; export again")
+    for kind, graph, claimed, wanted in (
+        ("inputs", session.inputs, manifest.inputs, inputs(schema)),
+        ("outputs", session.outputs, manifest.outputs, outputs(schema)),
+    ):
+        if {s.name: s for s in claimed} != {s.name: s for s in wanted}:
+            raise BundleRefused(
+                f"{at}: {kind} in the manifest are {_words(claimed)}, the schema needs {_words(wanted)}"
+            )
+        same_names = {s.name for s in graph} == {s.name for s in wanted}
+        if not same_names or not all(_fits(_named(graph, s.name), s) for s in wanted):
+            raise BundleRefused(
+                f"{at}: {kind} of the graph are {_words(graph)}, the schema needs {_words(wanted)}"
+            )
+
+
+def _fits(found: TensorSpec, wanted: TensorSpec) -> bool:
+    """Compare with an onnxruntime shape, in which a dynamic dimension has any name or none."""
+    if found.dtype != wanted.dtype or len(found.dims) != len(wanted.dims):
+        return False
+    pairs = zip(found.dims, wanted.dims, strict=True)
+    return all(a == b if isinstance(a, int) else isinstance(b, str) for a, b in pairs)
+
+
+def _replay(at: str, session: GraphSession, bundle: Bundle) -> None:
+    tolerance, requests = bundle.manifest.golden_tolerance, _golden(at, bundle.golden)
+    names = [s.name for s in session.inputs]
+    for k, arrays in requests.items():
+        absent = sorted({*names, SCORES} - arrays.keys())
+        if absent:
+            raise BundleRefused(f"{at}: golden request {k} lacks {', '.join(absent)}; export again")
+        expected = arrays[SCORES]
+        try:
+            (found,) = session.run((SCORES,), {n: arrays[n] for n in names})
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own, all straight from Exception
+            raise BundleRefused(f"{at}: golden request {k} cannot be run: {error}") from error
+        if found.shape != expected.shape:
+            raise BundleRefused(
+                f"{at}: golden request {k}: scores are {found.shape}, recorded were {expected.shape}"
+            )
+        difference = float(np.max(np.abs(found - expected), initial=0.0))
+        if not difference <= tolerance:  # so that NaN is refused too
+            raise BundleRefused(
+                f"{at}: golden request {k}: scores differ from the recorded ones by {difference:.3g}, "
+                f"allowed is {tolerance:.3g}; this runtime computes the graph differently, export again for it"
+            )
+
+
+def _golden(at: str, path: Path) -> Mapping[str, dict[str, NDArray[np.generic]]]:
+    requests: dict[str, dict[str, NDArray[np.generic]]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                request, _, name = key.partition("/")
+                requests.setdefault(request, {})[name] = arrays[key]
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise BundleRefused(f"{at}: {path.name} cannot be read: {error}") from error
+    if not requests:
+        raise BundleRefused(f"{at}: {path.name} holds no request, so nothing proves the scores; export again")
+    return requests
+
+
+def _weights(at: str, fusion: Mapping[str, float], tasks: tuple[str, ...]) -> NDArray[np.float64]:
+    unknown = sorted(fusion.keys() - set(tasks))
+    if unknown:
+        raise BundleRefused(
+            f"{at}: fusion weighs {', '.join(unknown)}, but the tasks are {', '.join(tasks)}; mend models.fusion"
+        )
+    weights = np.array([fusion.get(task, 0.0) for task in tasks], np.float64)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise BundleRefused(f"{at}: fusion weights are {dict(fusion)}; expected none below 0 and one above")
+    return weights / weights.sum()
+
+
+def _card(bundle: Bundle, session: GraphSession, fusion: Mapping[str, float]) -> ModelCard:
+    manifest, schema = bundle.manifest, bundle.schema
+    return ModelCard(
+        name=manifest.model,
+        version=manifest.version,
+        architecture=manifest.architecture,
+        digest=bundle.digest,
+        created_at=manifest.created_at,
+        provider=session.provider,
+        tasks=manifest.tasks,
+        fusion=dict(fusion),
+        user_fields=_field_names(schema, Entity.USER),
+        item_fields=_field_names(schema, Entity.ITEM),
+        context_fields=_field_names(schema, Entity.CONTEXT),
+    )
+
+
+def _field_names(schema: FeatureSchema, entity: Entity) -> tuple[str, ...]:
+    return tuple(f.name for view in schema.of(entity) for f in view.fields)
+
+
+def _named(specs: tuple[TensorSpec, ...], name: str) -> TensorSpec:
+    return next(s for s in specs if s.name == name)
+
+
+def _words(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{s.name} {s.dtype}{list(s.dims)}" for s in specs)

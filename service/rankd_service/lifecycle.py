@@ -1,0 +1,116 @@
+"""What state the process is in: starting, ready, draining; and the loading of models at the start.
+
+Models are loaded beside the event loop, so that the process answers /livez from its first moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rankd_contract.bundle import model_names
+from rankd_service.errors import BundleRefused
+from rankd_service.inference.loader import load_current
+from rankd_service.inference.registry import LoadedModel, ModelRegistry
+from rankd_service.settings import Settings
+from rankd_service.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from rankd_service.features.store import FeatureStore
+
+__all__ = ["Lifecycle", "State"]
+
+_PING_S = 0.1
+_log = logging.getLogger(__name__)
+
+
+class State(StrEnum):
+    """Where the process is in its life."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether requests should be sent here, and what is missing either way."""
+
+    ready: bool
+    state: State
+    store: str
+    models: dict[str, int]
+    missing: list[str] = field(default_factory=list)
+
+
+class Lifecycle:
+    """Starts and stops what the process owns."""
+
+    def __init__(
+        self, registry: ModelRegistry, store: FeatureStore, telemetry: Telemetry, settings: Settings
+    ) -> None:
+        """Keep the parts; nothing is started yet."""
+        self._registry, self._store, self._telemetry, self._settings = registry, store, telemetry, settings
+        self.state = State.STARTING
+        self._refused: list[str] = []
+        self._loading: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to load the models."""
+        self._loading = asyncio.create_task(self._load())
+
+    async def stop(self) -> None:
+        """Finish loading, then close the store."""
+        self.state = State.DRAINING
+        if self._loading is not None:
+            await asyncio.wait({self._loading})
+        await self._store.close()
+
+    async def readiness(self) -> Readiness:
+        """Look at the parts as they are now. A store that is down degrades answers, it does not stop them."""
+        cards = self._registry.snapshot.cards()
+        store_up = await self._store.ping(_PING_S)
+        missing = [f"model {name}: its bundle was refused, the log says why" for name in self._refused]
+        if not cards:
+            repository = self._settings.models.repository
+            missing.append(
+                "models: none loaded yet" if self.state is State.STARTING else f"models: none in {repository}"
+            )
+        if not store_up:
+            missing.append("store: not answering; answers are degraded")
+        return Readiness(
+            ready=bool(cards) and self.state is State.SERVING,
+            state=self.state,
+            store="up" if store_up else "down",
+            models={card.name: card.version for card in cards},
+            missing=missing,
+        )
+
+    async def _load(self) -> None:
+        repository = self._settings.models.repository
+        models: list[LoadedModel] = []
+        for name in await asyncio.to_thread(model_names, repository):
+            model = await asyncio.to_thread(self._load_one, repository, name)
+            if model is None:
+                self._refused.append(name)
+                continue
+            models.append(model)
+            self._telemetry.serve(model.card)
+        self._registry.publish(models)
+        if self.state is State.STARTING:
+            self.state = State.SERVING
+        _log.info(
+            "serving",
+            extra={"models": {m.card.name: m.card.version for m in models}, "refused": self._refused},
+        )
+
+    def _load_one(self, repository: Path, name: str) -> LoadedModel | None:
+        try:
+            return load_current(repository, name, self._settings)
+        except BundleRefused as error:
+            _log.error("bundle refused: %s", error)  # noqa: TRY400 - the message says it all
+            return None

@@ -1,0 +1,152 @@
+"""A ranking request from candidates to slate: fetch, assemble, infer, decide.
+
+Whatever the feature store does, a request that can be answered is: rows that did not come are default
+rows, and the slate says so. Inference runs inline on the event loop: it takes about a millisecond, less
+than handing it to another thread costs at the tail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rankd_contract.packing import FeatureStatus
+from rankd_service.deadline import Clock, Deadline
+from rankd_service.decision.rank import fuse, rank
+from rankd_service.domain import Degradation, DegradeReason, ModelCard, RankRequest, Rung, Slate, Stage
+from rankd_service.errors import DeadlineExceeded, StoreErrorKind, StoreUnavailable
+from rankd_service.features.assemble import Features
+from rankd_service.inference.registry import LoadedModel, ModelRegistry
+from rankd_service.settings import Settings
+from rankd_service.telemetry import ModelMetrics, StageTimes, Telemetry
+
+if TYPE_CHECKING:
+    from rankd_service.features.store import FeatureStore
+
+__all__ = ["RankPipeline"]
+
+_REASONS = {
+    StoreErrorKind.REFUSED: DegradeReason.STORE_DOWN,
+    StoreErrorKind.RESET: DegradeReason.STORE_DOWN,
+    StoreErrorKind.LOADING: DegradeReason.STORE_DOWN,
+    StoreErrorKind.TIMEOUT: DegradeReason.STORE_TIMEOUT,
+    StoreErrorKind.BUSY: DegradeReason.STORE_BUSY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    rows: Sequence[bytes | None] | FeatureStatus
+    failure: DegradeReason | None = None
+
+
+class RankPipeline:
+    """Ranks candidates with the models of a registry and the rows of a store."""
+
+    def __init__(
+        self,
+        registry: ModelRegistry,
+        store: FeatureStore,
+        telemetry: Telemetry,
+        settings: Settings,
+        clock: Clock,
+    ) -> None:
+        """Keep the parts; they are opened and closed by whoever made them."""
+        self._registry, self._store, self._telemetry, self._clock = registry, store, telemetry, clock
+        self._fetch_cap_s = settings.features.fetch_cap_ms / 1000
+        self._reserve_s = settings.limits.reserve_ms / 1000
+        self._missing_share = settings.features.degraded_missing_share
+
+    def find(self, name: str, version: str | None) -> LoadedModel:
+        """Return the model a request is for; it stays the same one to the end. Raises UnknownModel."""
+        return self._registry.snapshot.find(name, version)
+
+    def cards(self) -> list[ModelCard]:
+        """Return what is served."""
+        return self._registry.snapshot.cards()
+
+    async def rank(
+        self, model: LoadedModel, request: RankRequest, deadline: Deadline, times: StageTimes
+    ) -> Slate:
+        """Rank the candidates of one request. Raises InvalidRequest or DeadlineExceeded."""
+        metrics = self._telemetry.model(model.card.name)
+        now_s = self._clock.wall_s()
+        with times(Stage.PARSE):
+            overrides = model.assembler.overrides(request)
+            context = model.assembler.context(request.context, now_s)
+        self._check(deadline, Stage.FEATURE_FETCH, metrics)
+        with times(Stage.FEATURE_FETCH):
+            fetched = await self._fetch(model, request, deadline)
+        self._check(deadline, Stage.INFER, metrics)
+        with times(Stage.ASSEMBLE):
+            features = model.assembler.assemble(request, context, overrides, fetched.rows, now_s)
+        with times(Stage.INFER):
+            scores_NT = model.score(features.tensors)
+        with times(Stage.POSTPROCESS):
+            fused_N = fuse(scores_NT, model.fusion_T)
+            ranking = rank(fused_N, request.top_k, request.sort)
+            degraded = self._degradations(request, fetched, features, int((~np.isfinite(fused_N)).sum()))
+            self._count(metrics, features, degraded)
+        return Slate(
+            model=model.card,
+            order=ranking.order,
+            ranks=ranking.ranks,
+            scores=fused_N[ranking.order],
+            task_scores_KT=scores_NT[ranking.order],
+            statuses=features.statuses,
+            degraded=degraded,
+        )
+
+    async def _fetch(self, model: LoadedModel, request: RankRequest, deadline: Deadline) -> _Fetched:
+        budget_s = deadline.budget_s(self._fetch_cap_s, self._reserve_s)
+        if budget_s <= 0:
+            return _Fetched(FeatureStatus.TIMED_OUT, DegradeReason.NO_TIME)
+        started_s = self._clock.monotonic_s()
+        try:
+            return _Fetched(
+                await self._store.read(model.assembler.keys(request.user, request.candidates), budget_s)
+            )
+        except StoreUnavailable as error:
+            self._telemetry.redis_errors.labels(error.kind.value).inc()
+            timed_out = error.kind is StoreErrorKind.TIMEOUT
+            status = FeatureStatus.TIMED_OUT if timed_out else FeatureStatus.DEFAULTED
+            return _Fetched(status, _REASONS.get(error.kind, DegradeReason.STORE_ERROR))
+        finally:
+            self._telemetry.redis_read.observe(self._clock.monotonic_s() - started_s)
+
+    def _degradations(
+        self, request: RankRequest, fetched: _Fetched, features: Features, nonfinite: int
+    ) -> tuple[Degradation, ...]:
+        n, degraded = len(request.candidates), []
+        if fetched.failure is not None:
+            degraded.append(Degradation(Stage.FEATURE_FETCH, Rung.DEFAULT_ROW, fetched.failure, n))
+        elif features.defaulted > self._missing_share * n:
+            # A few unknown candidates are how a catalogue grows and each says so itself; when most are
+            # unknown, the import or the namespace is wrong, and the order is not worth much.
+            reason = DegradeReason.FEATURES_MISSING
+            degraded.append(Degradation(Stage.FEATURE_FETCH, Rung.DEFAULT_ROW, reason, features.defaulted))
+        if nonfinite:
+            degraded.append(
+                Degradation(Stage.INFER, Rung.LAST_PLACE, DegradeReason.SCORE_NOT_FINITE, nonfinite)
+            )
+        return tuple(degraded)
+
+    def _count(self, metrics: ModelMetrics, features: Features, degraded: tuple[Degradation, ...]) -> None:
+        for view, statuses in features.by_view.items():
+            self._telemetry.rows_read(view, statuses)
+        if features.ids_out_of_range:
+            metrics.ids_out_of_range.inc(features.ids_out_of_range)
+        for what in degraded:
+            metrics.degraded(what)
+            if what.reason is DegradeReason.SCORE_NOT_FINITE:
+                metrics.scores_nonfinite.inc(what.affected)
+
+    def _check(self, deadline: Deadline, stage: Stage, metrics: ModelMetrics) -> None:
+        try:
+            deadline.check(stage.value)
+        except DeadlineExceeded:
+            metrics.deadline_missed(stage.value)
+            raise

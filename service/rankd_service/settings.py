@@ -1,0 +1,216 @@
+"""Every knob of the service, typed, with its unit in its name. Nothing else reads the environment.
+
+Values come, strongest first, from the command line, from `RANKD_SECTION__KEY`, from `REDIS_URL` (the
+store's address), from the YAML file and from the defaults below. A key nobody knows is an error: a misspelt limit would be no limit.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from rankd_service.errors import StartupFailed
+
+__all__ = [
+    "FeatureSettings",
+    "InferenceSettings",
+    "LimitSettings",
+    "ModelSettings",
+    "ProviderChoice",
+    "RedisSettings",
+    "ServerSettings",
+    "Settings",
+    "load_settings",
+]
+
+_PREFIX = "RANKD_"
+
+
+class ProviderChoice(StrEnum):
+    """Where graphs run. `prefer_cuda` falls back to the CPU and says so; `require_cuda` refuses to."""
+
+    CPU = "cpu"
+    PREFER_CUDA = "prefer_cuda"
+    REQUIRE_CUDA = "require_cuda"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ServerSettings(_Section):
+    """Where to listen."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    keep_alive_s: int = Field(default=75, ge=1)
+    drain_s: int = Field(default=25, ge=0)
+
+
+class RedisSettings(_Section):
+    """The feature store. Without an address an embedded one is started, or joined, in `embedded_folder`."""
+
+    url: SecretStr | None = None
+    embedded_folder: Path = Path(".rankd/store")
+    connections: int = Field(default=16, ge=1, le=1024)
+    connect_timeout_ms: float = Field(default=250, gt=0)
+    read_timeout_ms: float = Field(default=1000, gt=0)
+
+
+class FeatureSettings(_Section):
+    """How stored features are read."""
+
+    namespace: str = Field(default="rankd", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    fetch_cap_ms: float = Field(default=20, gt=0)
+    degraded_missing_share: float = Field(default=0.5, ge=0, le=1)
+    clock_skew_s: float = Field(default=300, ge=0)
+
+
+class ModelSettings(_Section):
+    """Which models are served. `fusion` overrides the weights of a model's tasks in the ranking score."""
+
+    repository: Path = Path("models")
+    fusion: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+
+class LimitSettings(_Section):
+    """What a request may ask for."""
+
+    max_candidates: int = Field(default=2000, ge=1)
+    max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    max_id_bytes: int = Field(default=128, ge=1, le=128)
+    max_text_bytes: int = Field(default=512, ge=1)
+    default_deadline_ms: float = Field(default=250, gt=0)
+    max_deadline_ms: float = Field(default=10_000, gt=0)
+    reserve_ms: float = Field(default=5, ge=0)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> LimitSettings:
+        if not self.reserve_ms < self.default_deadline_ms <= self.max_deadline_ms:
+            raise ValueError("expected reserve_ms < default_deadline_ms <= max_deadline_ms")
+        return self
+
+
+class InferenceSettings(_Section):
+    """How graphs are run."""
+
+    threads: int = Field(default=1, ge=1, le=256)
+    provider: ProviderChoice = ProviderChoice.CPU
+
+
+class Settings(BaseSettings):
+    """The whole tree."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=_PREFIX, env_nested_delimiter="__"
+    )
+
+    server: ServerSettings = ServerSettings()
+    redis: RedisSettings = RedisSettings()
+    features: FeatureSettings = FeatureSettings()
+    models: ModelSettings = ModelSettings()
+    limits: LimitSettings = LimitSettings()
+    inference: InferenceSettings = InferenceSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing behind the caller's back: `load_settings` merges the sources."""
+        return (init_settings,)
+
+
+def load_settings(config: Path | None = None, **overrides: dict[str, Any]) -> Settings:
+    """Read the settings; `overrides` (section=dict, from the command line) beat everything.
+
+    Raises StartupFailed with one line a mistake.
+    """
+    shared = os.environ.get("REDIS_URL")
+    sources = (
+        _read(config) if config else {},
+        {"redis": {"url": shared}} if shared else {},
+        EnvSettingsSource(Settings)(),
+        overrides,
+    )
+    mistakes = _unknown_sections()
+    try:
+        settings = Settings(**_merged(sources))
+    except ValidationError as error:
+        mistakes += [_mistake(dict(e)) for e in error.errors(include_url=False, include_input=False)]
+    if mistakes:
+        raise StartupFailed("\n".join(mistakes))
+    return settings
+
+
+def _merged(sources: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Merge section by section; a section that is no mapping is left for validation to report."""
+    tree: dict[str, Any] = {}
+    for source in sources:
+        for section, values in source.items():
+            below = tree.get(section)
+            tree[section] = (
+                {**below, **values} if isinstance(below, dict) and isinstance(values, dict) else values
+            )
+    return tree
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupFailed(f"{config}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise StartupFailed(f"{config}: not valid YAML: {error}".replace("\n", " ")) from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise StartupFailed(f"{config}: expected sections such as `server:` or `redis:`, got something else")
+    return tree
+
+
+def _unknown_sections() -> list[str]:
+    """Find `RANKD_SEVER__PORT`: pydantic-settings looks only for names it knows."""
+    named = [n for n in os.environ if n.startswith(_PREFIX) and "__" in n]
+    sections = {n: n.removeprefix(_PREFIX).split("__")[0].lower() for n in named}
+    known = list(Settings.model_fields)
+    return [f"{n}: unknown section{_near(s, known)}" for n, s in sections.items() if s not in known]
+
+
+def _mistake(error: dict[str, Any]) -> str:
+    path = [str(part) for part in error["loc"]]
+    where = ".".join(path) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_near(path[-1], _keys(path[:-1]))}"
+    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _keys(path: list[str]) -> list[str]:
+    model: type[BaseModel] = Settings
+    for part in path:
+        kind = model.model_fields[part].annotation
+        assert isinstance(kind, type)  # every section is a model
+        model = kind
+    return list(model.model_fields)
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"

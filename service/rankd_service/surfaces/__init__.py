@@ -1,0 +1,1 @@
+"""The edges: translation between a transport and the domain, nothing else."""

@@ -1,0 +1,42 @@
+"""Probes and metrics: what orchestrators and Prometheus ask."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+from rankd_service.lifecycle import Lifecycle, State
+
+__all__ = ["health_routes"]
+
+_NOT_YET = {503: {"description": "Not yet, or no more; the body says what is missing."}}
+
+
+def health_routes(lifecycle: Lifecycle, registry: CollectorRegistry) -> APIRouter:
+    """Return the routes /livez, /startupz, /readyz and /metrics."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez", summary="Is the process alive?")
+    async def livez() -> dict[str, str]:
+        return {"state": lifecycle.state.value}
+
+    @router.get("/startupz", summary="Has the start, with all its loading, ended?", responses=_NOT_YET)
+    async def startupz() -> Response:
+        started = lifecycle.state is not State.STARTING
+        return JSONResponse({"state": lifecycle.state.value}, 200 if started else 503)
+
+    @router.get("/readyz", summary="Should requests be sent here?", responses=_NOT_YET)
+    async def readyz() -> Response:
+        readiness = await lifecycle.readiness()
+        return JSONResponse(asdict(readiness), 200 if readiness.ready else 503)
+
+    @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
+    async def metrics(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), media_type=content_type)
+
+    return router

@@ -1,0 +1,148 @@
+"""The scoring route, as plain ASGI: bytes in, bytes out, with nothing of the framework in between.
+
+It translates and measures; what a request means is decided in the pipeline.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rankd_service.deadline import Clock, Deadline
+from rankd_service.domain import Stage
+from rankd_service.errors import RequestError, ServiceError, Unavailable
+from rankd_service.pipeline import RankPipeline
+from rankd_service.settings import LimitSettings
+from rankd_service.surfaces.answer import encode_slate
+from rankd_service.surfaces.errors import INTERNAL, Refusal, refusal, refusal_body
+from rankd_service.surfaces.limits import (
+    ClientGone,
+    Headers,
+    deadline_s,
+    header_deadline_ms,
+    read_body,
+    request_id,
+)
+from rankd_service.surfaces.schemas import parse_request
+from rankd_service.telemetry import ModelMetrics, StageTimes, Telemetry, Transport
+
+__all__ = ["RankEndpoint"]
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_CLIENT_GONE = "499"  # what nginx logs for it; no status is sent
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request under way."""
+
+    id: str
+    model: str
+    version: str | None
+    headers: Headers
+    started_s: float
+    times: StageTimes
+    metrics: ModelMetrics
+    body_read: bool = False
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+class RankEndpoint:
+    """POST /v1/rank/{model} and /v1/rank/{model}/versions/{version}."""
+
+    def __init__(
+        self, pipeline: RankPipeline, telemetry: Telemetry, limits: LimitSettings, clock: Clock
+    ) -> None:
+        """Keep the parts."""
+        self._pipeline, self._telemetry, self._limits, self._clock = pipeline, telemetry, limits, clock
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Answer one request; every way out is counted once."""
+        started_s, headers, path = self._clock.monotonic_s(), dict(scope["headers"]), scope["path_params"]
+        exchange = _Exchange(
+            id=request_id(headers),
+            model=path["model"],
+            version=path.get("version"),
+            headers=headers,
+            started_s=started_s,
+            times=StageTimes(self._clock),
+            metrics=self._telemetry.model(path["model"]),
+        )
+        code = _CLIENT_GONE
+        exchange.metrics.inflight.inc()
+        try:
+            status, body = await self._answer(exchange, receive)
+            code = str(status)
+            await send({"type": "http.response.start", "status": status, "headers": _headers(exchange, body)})
+            await send({"type": "http.response.body", "body": body})
+        except ClientGone:
+            pass
+        finally:
+            exchange.metrics.inflight.dec()
+            spent_s = self._clock.monotonic_s() - started_s
+            exchange.metrics.answered(Transport.HTTP, code, spent_s, exchange.times)
+
+    async def _answer(self, exchange: _Exchange, receive: Receive) -> tuple[int, bytes]:
+        try:
+            return 200, await self._rank(exchange, receive)
+        except ServiceError as error:
+            if isinstance(error, RequestError | Unavailable):
+                exchange.metrics.rejected(error.reason)
+            what = refusal(error)
+            if what is INTERNAL:
+                _log.exception("request failed", extra={"request_id": exchange.id})
+        except ClientGone:
+            raise
+        except Exception:
+            _log.exception("request failed", extra={"request_id": exchange.id})
+            what = INTERNAL
+        return what.status, _refuse(exchange, what)
+
+    async def _rank(self, exchange: _Exchange, receive: Receive) -> bytes:
+        times = exchange.times
+        model = self._pipeline.find(exchange.model, exchange.version)
+        in_header_ms = header_deadline_ms(exchange.headers)
+        body = await read_body(exchange.headers, receive, self._limits.max_body_bytes)
+        exchange.body_read = True
+        with times(Stage.PARSE):
+            parsed = parse_request(body, exchange.id, self._limits)
+            allowed_s, cut = deadline_s(in_header_ms, parsed.deadline_ms, self._limits)
+        exchange.metrics.candidates.observe(len(parsed.request.candidates))
+        deadline = Deadline(self._clock, exchange.started_s + allowed_s)
+        slate = await self._pipeline.rank(model, parsed.request, deadline, times)
+        with times(Stage.SERIALIZE):
+            took_s = self._clock.monotonic_s() - exchange.started_s
+            answer = encode_slate(parsed.request, slate, took_s, times.seconds if parsed.timing else None)
+        exchange.answer_headers.append((b"x-model-version", b"%d" % slate.model.version))
+        if cut:
+            exchange.answer_headers.append((b"x-deadline-ms", b"%d" % self._limits.max_deadline_ms))
+        if slate.degraded:
+            reasons = ", ".join(d.reason.value for d in slate.degraded)
+            exchange.answer_headers.append((b"x-degraded", reasons.encode()))
+        timing = ", ".join([f"{stage.value};dur={1000 * s:.3f}" for stage, s in times.seconds.items()])
+        exchange.answer_headers.append((b"server-timing", timing.encode()))
+        return answer
+
+
+def _refuse(exchange: _Exchange, what: Refusal) -> bytes:
+    headers = [(name.lower().encode(), value.encode()) for name, value in what.headers]
+    if not exchange.body_read:
+        # What is left of the body would have to be read before the connection could be used again.
+        headers.append((b"connection", b"close"))
+    exchange.answer_headers = headers
+    return refusal_body(what, exchange.id)
+
+
+def _headers(exchange: _Exchange, body: bytes) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-request-id", exchange.id.encode()),
+        *exchange.answer_headers,
+    ]

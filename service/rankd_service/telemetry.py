@@ -1,0 +1,206 @@
+"""Every metric of the service, declared once. Label values are enums or come from our own configuration.
+
+A model that is not served is labelled `unknown`, so that no request can add a series. Series of a served
+model are made when it is loaded, so that a scrape shows zeros before the first request.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Gauge, Histogram, ProcessCollector
+
+from rankd_contract.packing import FeatureStatus
+from rankd_service.deadline import Clock
+from rankd_service.domain import Degradation, ModelCard, Stage
+from rankd_service.errors import RejectReason, StoreErrorKind
+
+__all__ = ["UNKNOWN_MODEL", "ModelMetrics", "StageTimes", "Telemetry", "Transport"]
+
+UNKNOWN_MODEL = "unknown"
+OK = "200"
+
+# Dense between 1 and 50 ms, where the budget lives; common defaults begin at 5 ms and show nothing here.
+_LATENCY_S = (
+    *(0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075),
+    *(0.1, 0.15, 0.25, 0.5, 1.0, 2.5),
+)
+# Stages are parts of a request: the shortest take tens of microseconds.
+_STAGE_S = (0.00005, 0.0001, 0.0002, *_LATENCY_S)
+_ROWS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 4000)
+
+
+class Transport(StrEnum):
+    """How a request came in; a label value."""
+
+    HTTP = "http"
+
+
+class Telemetry:
+    """The service's metrics, in a registry that is passed in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Declare everything; two services in one process need two registries."""
+        self.registry = registry
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+        self.requests = Counter(
+            "rankd_requests", "Requests by outcome.", ["model", "transport", "code"], registry=registry
+        )
+        self.request_duration = Histogram(
+            "rankd_request_duration_seconds",
+            "Time from the first byte read to the answer handed over.",
+            ["model", "transport"],
+            buckets=_LATENCY_S,
+            registry=registry,
+        )
+        self.stage_duration = Histogram(
+            "rankd_stage_duration_seconds",
+            "Time spent in one stage of a request.",
+            ["model", "stage"],
+            buckets=_STAGE_S,
+            registry=registry,
+        )
+        self.deadline_missed = Counter(
+            "rankd_deadline_missed", "Requests whose deadline passed.", ["model", "stage"], registry=registry
+        )
+        self.rejected = Counter(
+            "rankd_rejected", "Requests refused, by reason.", ["model", "reason"], registry=registry
+        )
+        self.degraded = Counter(
+            "rankd_degraded",
+            "Answers that hold less than everything.",
+            ["model", "stage", "rung", "reason"],
+            registry=registry,
+        )
+        self.candidates = Histogram(
+            "rankd_candidates", "Candidates in a request.", ["model"], buckets=_ROWS, registry=registry
+        )
+        self.inflight = Gauge(
+            "rankd_inflight_requests", "Requests being worked on.", ["model"], registry=registry
+        )
+        self.feature_reads = Counter(
+            "rankd_feature_reads",
+            "Feature rows asked for, by outcome.",
+            ["view", "status"],
+            registry=registry,
+        )
+        self.ids_out_of_range = Counter(
+            "rankd_ids_out_of_range",
+            "Stored ids beyond their table, read as unknown.",
+            ["model"],
+            registry=registry,
+        )
+        self.scores_nonfinite = Counter(
+            "rankd_scores_nonfinite", "Candidates whose score was not a number.", ["model"], registry=registry
+        )
+        self.redis_errors = Counter(
+            "rankd_redis_errors", "Reads the feature store did not answer.", ["kind"], registry=registry
+        )
+        self.redis_duration = Histogram(
+            "rankd_redis_duration_seconds",
+            "Time a request waited for the feature store.",
+            ["op"],
+            buckets=_LATENCY_S,
+            registry=registry,
+        )
+        self.model_info = Gauge(
+            "rankd_model_info",
+            "1 for each model version that is served.",
+            ["model", "version", "digest", "provider"],
+            registry=registry,
+        )
+        for kind in StoreErrorKind:
+            self.redis_errors.labels(kind.value)
+        self.redis_read = self.redis_duration.labels("mget")
+        self._models = {UNKNOWN_MODEL: ModelMetrics(self, UNKNOWN_MODEL)}
+        self._views: dict[str, list[Counter]] = {}
+
+    def model(self, name: str) -> ModelMetrics:
+        """Return the series of a served model, or those of `unknown`; never makes new ones."""
+        return self._models.get(name) or self._models[UNKNOWN_MODEL]
+
+    def serve(self, card: ModelCard) -> None:
+        """Make the series of a model that is about to be served."""
+        self._models.setdefault(card.name, ModelMetrics(self, card.name))
+        self.model_info.labels(card.name, str(card.version), card.digest[:12], card.provider).set(1)
+
+    def rows_read(self, view: str, statuses: NDArray[np.uint8]) -> None:
+        """Count rows of one view by status. View names come from schemas we loaded."""
+        series = self._views.get(view)
+        if series is None:
+            series = self._views[view] = [self.feature_reads.labels(view, s.name) for s in FeatureStatus]
+        counts = np.bincount(statuses, minlength=len(FeatureStatus))
+        for status in np.flatnonzero(counts):
+            series[status].inc(int(counts[status]))
+
+
+class ModelMetrics:
+    """Series of one model, looked up once: a label look-up costs more than counting."""
+
+    def __init__(self, telemetry: Telemetry, model: str) -> None:
+        """Make the series every request touches; rarer ones come into being when first needed."""
+        self._telemetry, self._name = telemetry, model
+        self._stages = {s: telemetry.stage_duration.labels(model, s.value) for s in Stage}
+        self.candidates = telemetry.candidates.labels(model)
+        self.inflight = telemetry.inflight.labels(model)
+        self.ids_out_of_range = telemetry.ids_out_of_range.labels(model)
+        self.scores_nonfinite = telemetry.scores_nonfinite.labels(model)
+        self._durations = {t: telemetry.request_duration.labels(model, t.value) for t in Transport}
+        self._outcomes = {(t, OK): telemetry.requests.labels(model, t.value, OK) for t in Transport}
+
+    def answered(self, transport: Transport, code: str, duration_s: float, times: StageTimes) -> None:
+        """Count one request by outcome, with its duration and those of its stages."""
+        outcome = self._outcomes.get((transport, code))
+        if outcome is None:
+            outcome = self._telemetry.requests.labels(self._name, transport.value, code)
+            self._outcomes[transport, code] = outcome
+        outcome.inc()
+        self._durations[transport].observe(duration_s)
+        for stage, spent_s in times.seconds.items():
+            self._stages[stage].observe(spent_s)
+
+    def rejected(self, reason: RejectReason) -> None:
+        """Count one refusal."""
+        self._telemetry.rejected.labels(self._name, reason.value).inc()
+
+    def degraded(self, what: Degradation) -> None:
+        """Count one degradation."""
+        self._telemetry.degraded.labels(
+            self._name, what.stage.value, what.rung.value, what.reason.value
+        ).inc()
+
+    def deadline_missed(self, stage: str) -> None:
+        """Count one request whose deadline passed in, or before, a stage."""
+        self._telemetry.deadline_missed.labels(self._name, stage).inc()
+
+
+class StageTimes:
+    """Times the stages of one request: `with times(Stage.INFER): ...`. A stage may come in several parts."""
+
+    __slots__ = ("_clock", "_stage", "_started_s", "seconds")
+
+    def __init__(self, clock: Clock) -> None:
+        """Start with no stage; stages follow each other and never nest."""
+        self._clock, self._stage, self._started_s = clock, Stage.PARSE, 0.0
+        self.seconds: dict[Stage, float] = {}
+
+    def __call__(self, stage: Stage) -> StageTimes:
+        """Name the stage that begins."""
+        self._stage = stage
+        return self
+
+    def __enter__(self) -> StageTimes:
+        """Start the watch."""
+        self._started_s = self._clock.monotonic_s()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the watch, also where the stage failed: its time was spent all the same."""
+        spent_s = self._clock.monotonic_s() - self._started_s
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent_s
