@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rankd_contract.schema import FeatureSchema
+from rankd_training.config import read_config
 from rankd_training.errors import SettingError, UnknownModel
-from rankd_training.models.config import read_config
 from rankd_training.models.dcnv2 import DCNv2, DCNv2Config
 from rankd_training.models.logistic import LogisticConfig, LogisticRegression
 from rankd_training.models.mlcc import MLCC, MLCCConfig

@@ -1,6 +1,6 @@
-"""Model configs from plain mappings (JSON, the command line): known keys and right types only.
+"""Settings from plain mappings (JSON, the command line): known keys and right types only.
 
-Says what is wrong and what was expected; whether values make sense together is the model's own check.
+Says what is wrong and what was expected; whether values make sense is checked where they are used.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _Config = TypeVar("_Config")
 
 
 def read_config(config_type: type[_Config], given: Mapping[str, Any]) -> _Config:
-    """Build a config dataclass; keys left out keep their defaults, lists become tuples.
+    """Build a dataclass; keys left out keep their defaults, lists become tuples.
 
     Raises:
         SettingError: a key is unknown or a value has the wrong type.
     """
     hints = get_type_hints(config_type)
-    known = [f.name for f in fields(config_type)]  # type: ignore[arg-type]  # every config is a dataclass
+    known = [f.name for f in fields(config_type)]  # type: ignore[arg-type]  # callers pass dataclasses
     values = {}
     for key, value in given.items():
         if key not in known:
@@ -47,6 +47,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in arguments
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(entry, arguments[0]) for entry in value)
+    if origin is not None:
+        return isinstance(value, origin)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
@@ -60,4 +62,4 @@ def _words(hint: Any) -> str:
         return "one of " + ", ".join(map(str, arguments))
     if origin is tuple:
         return f"a list of {_words(arguments[0])}"
-    return "nothing (null)" if hint is type(None) else str(hint.__name__)
+    return "nothing (null)" if hint is type(None) else str((origin or hint).__name__)

@@ -1,0 +1,97 @@
+"""What a recipe says while it works, and two listeners: a silent one and one for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichBar
+
+__all__ = ["SILENT", "Progress", "RichProgress"]
+
+
+class Progress(Protocol):
+    """Hears a run as it goes. Epochs and steps count from 1."""
+
+    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+        """The model is built; at most `epochs` times `steps_per_epoch` steps follow."""
+
+    def epoch_started(self, epoch: int) -> None:
+        """An epoch begins."""
+
+    def step(self, step: int, loss: float, rows_per_s: float) -> None:
+        """A step of this epoch is done; speed is the epoch's mean so far."""
+
+    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+        """Mean training loss, validation AUC by task, and whether this epoch is the best so far."""
+
+
+class _Silent:
+    """Hears nothing."""
+
+    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+        """Say nothing."""
+
+    def epoch_started(self, epoch: int) -> None:
+        """Say nothing."""
+
+    def step(self, step: int, loss: float, rows_per_s: float) -> None:
+        """Say nothing."""
+
+    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+        """Say nothing."""
+
+
+SILENT: Progress = _Silent()
+
+
+class RichProgress:
+    """A bar with loss, speed and remaining time, and one line an epoch. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = RichBar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+            TextColumn("{task.fields[speed]:,.0f} rows/s"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", loss=0.0, speed=0.0, visible=False)
+        self._epochs = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+        """Show the bar."""
+        self._epochs = epochs
+        self._console.print(f"training {model}: {parameters:,} parameters, at most {epochs} epochs")
+        self._bar.update(self._task, total=epochs * steps_per_epoch, visible=True)
+
+    def epoch_started(self, epoch: int) -> None:
+        """Name the epoch."""
+        self._bar.update(self._task, description=f"epoch {epoch}/{self._epochs}")
+
+    def step(self, step: int, loss: float, rows_per_s: float) -> None:
+        """Move on by one step."""
+        self._bar.update(self._task, advance=1, loss=loss, speed=rows_per_s)
+
+    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+        """Leave one line behind."""
+        aucs = "  ".join(f"{task} {auc:.4f}" for task, auc in valid_auc.items())
+        self._console.print(
+            f"epoch {epoch}: loss {loss:.4f}, validation AUC {aucs}{'  (best so far)' if best else ''}"
+        )

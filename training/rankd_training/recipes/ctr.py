@@ -1,0 +1,188 @@
+"""Train a model that predicts the probability of one or more actions, and leave a run's folder behind.
+
+Deterministic for given settings on one machine and thread count. The best epoch by validation AUC (mean
+over tasks) is kept; the test split is looked at once, at the end.
+
+Legend: n rows, N rows of a batch, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rankd_contract.schema_file import load_schema
+from rankd_contract.signature import ROW, tensors
+from rankd_training.errors import SettingError
+from rankd_training.examples import Examples, load_examples
+from rankd_training.metrics import TaskMetrics, evaluate
+from rankd_training.models.registry import RankingModel, build
+from rankd_training.progress import SILENT, Progress
+from rankd_training.run_folder import EpochRecord, RunRecord, check_free, publish, record_of
+from rankd_training.settings import TrainSettings
+
+__all__ = ["RunResult", "train"]
+
+EVALUATION_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """A finished run: where it lies, how it went, and its metrics by split and task."""
+
+    folder: Path
+    record: RunRecord
+    metrics: Mapping[str, Mapping[str, TaskMetrics]]
+
+
+def train(settings: TrainSettings, *, progress: Progress = SILENT) -> RunResult:
+    """Train one model.
+
+    Raises:
+        SettingError: a setting is unknown or out of range.
+        ExamplesError: the examples cannot be trained on.
+        RunError: the output folder is in use.
+        SchemaError: the schema file is wrong (from the contract).
+    """
+    started_at = datetime.now(UTC)
+    _check(settings)
+    check_free(settings.output)
+    schema_text = settings.schema.read_bytes()
+    schema = load_schema(settings.schema)
+    examples = load_examples(settings.examples, schema, group_column=settings.group_column)
+    tasks = [task.name for task in schema.tasks]
+    weight_T = torch.tensor([task.weight for task in schema.tasks])
+
+    features = {name: torch.from_numpy(array) for name, array in _inputs(examples).items()}
+    label_nT = torch.from_numpy(examples.label_nT)
+    train_rows = torch.from_numpy(examples.rows["train"])
+
+    with _seeded(settings.seed, settings.threads):
+        model = build(settings.model, schema, settings.model_config)
+        optimiser = _optimiser(model, settings)
+        parameters = sum(p.numel() for p in model.parameters())
+        steps = -(-len(train_rows) // settings.batch_size)
+        progress.run_started(
+            model=settings.model, parameters=parameters, epochs=settings.epochs, steps_per_epoch=steps
+        )
+
+        epochs: list[EpochRecord] = []
+        best_auc, best_epoch, best_weights = -1.0, 0, _copied(model)
+        for epoch in range(1, settings.epochs + 1):
+            progress.epoch_started(epoch)
+            began = perf_counter()
+            model.train()
+            loss_sum = 0.0
+            shuffled = train_rows[torch.randperm(len(train_rows))]
+            for step, rows_N in enumerate(torch.split(shuffled, settings.batch_size), start=1):
+                logit_NT = model(_batch(features, rows_N))
+                loss_NT = functional.binary_cross_entropy_with_logits(
+                    logit_NT, label_nT[rows_N], reduction="none"
+                )
+                loss = (loss_NT.mean(0) * weight_T).sum()
+                optimiser.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+                optimiser.step()
+                loss_sum += loss.item() * len(rows_N)
+                done = min(step * settings.batch_size, len(train_rows))
+                progress.step(step, loss.item(), done / (perf_counter() - began))
+
+            valid = _evaluate(model, features, examples, "valid", tasks)
+            valid_auc = {task: found.auc or 0.0 for task, found in valid.items()}
+            mean_auc = float(np.mean(list(valid_auc.values())))
+            best = mean_auc > best_auc
+            if best:
+                best_auc, best_epoch, best_weights = mean_auc, epoch, _copied(model)
+            mean_loss = loss_sum / len(train_rows)
+            epochs.append(EpochRecord(epoch, mean_loss, valid_auc, perf_counter() - began))
+            progress.epoch_ended(epoch, mean_loss, valid_auc, best=best)
+            if epoch - best_epoch >= settings.patience:
+                break
+
+        model.load_state_dict(best_weights)
+        metrics = {split: _evaluate(model, features, examples, split, tasks) for split in examples.rows}
+
+    record = record_of(
+        settings,
+        examples,
+        tuple(epochs),
+        best_epoch=best_epoch,
+        parameters=parameters,
+        started_at=started_at.isoformat(timespec="seconds"),
+        ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    publish(settings.output, model, record, metrics, schema_text=schema_text, examples=examples)
+    return RunResult(settings.output, record, metrics)
+
+
+def _check(settings: TrainSettings) -> None:
+    for name in ("epochs", "patience", "batch_size", "learning_rate", "threads"):
+        if not getattr(settings, name) > 0:
+            raise SettingError(f"{name}: expected a number above 0, got {getattr(settings, name)}")
+
+
+def _inputs(examples: Examples) -> dict[str, npt.NDArray[np.generic]]:
+    """All rows by input name; in training every row is its own user row."""
+    return tensors(examples.blocks, np.arange(len(examples)))
+
+
+def _batch(features: Mapping[str, Tensor], rows_N: Tensor) -> dict[str, Tensor]:
+    return {
+        name: torch.arange(len(rows_N)) if name == ROW else whole.index_select(0, rows_N)
+        for name, whole in features.items()
+    }
+
+
+def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW, which is Adam where a decay is 0."""
+    embeddings: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    biases: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        kind = embeddings if name.startswith("embedding.") else matrices if parameter.dim() > 1 else biases
+        kind.append(parameter)
+    decays = ((embeddings, settings.embedding_decay), (matrices, settings.weight_decay), (biases, 0.0))
+    groups = [{"params": params, "weight_decay": decay} for params, decay in decays if params]
+    return torch.optim.AdamW(groups, lr=settings.learning_rate)
+
+
+@torch.no_grad()
+def _evaluate(
+    model: RankingModel, features: Mapping[str, Tensor], examples: Examples, split: str, tasks: list[str]
+) -> dict[str, TaskMetrics]:
+    model.eval()
+    rows_n = examples.rows[split]
+    scores = [
+        torch.sigmoid(model(_batch(features, rows_N)))
+        for rows_N in torch.split(torch.from_numpy(rows_n), EVALUATION_ROWS)
+    ]
+    score_nT = torch.cat(scores).numpy()
+    label_nT, group_n = examples.label_nT[rows_n], examples.group_n[rows_n]
+    return {task: evaluate(label_nT[:, t], score_nT[:, t], group_n) for t, task in enumerate(tasks)}
+
+
+def _copied(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@contextmanager
+def _seeded(seed: int, threads: int) -> Iterator[None]:
+    """Draw from `seed` with `threads` threads; the caller's generator and thread count come back."""
+    threads_before = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads_before)

@@ -1,0 +1,35 @@
+"""A run's metrics as a table for people."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from rankd_training.recipes.ctr import RunResult
+
+__all__ = ["render_metrics"]
+
+
+def render_metrics(result: RunResult) -> Table:
+    """One row a split and task. AUC: higher is better, 0.5 is chance; log loss and ECE: lower is better."""
+    table = Table(title=f"{result.record.model}, best epoch {result.record.best_epoch}")
+    for column in ("split", "task"):
+        table.add_column(column)
+    for column in ("rows", "base rate", "AUC", "AUC per user", "log loss", "ECE"):
+        table.add_column(column, justify="right")
+    for split, by_task in result.metrics.items():
+        for task, found in by_task.items():
+            table.add_row(
+                split,
+                task,
+                f"{found.rows:,}",
+                f"{found.base_rate:.3f}",
+                _auc(found.auc),
+                _auc(found.user_auc),
+                f"{found.log_loss:.4f}",
+                f"{found.calibration_error:.4f}",
+            )
+    return table
+
+
+def _auc(value: float | None) -> str:
+    return "one class" if value is None else f"{value:.4f}"

@@ -1,0 +1,125 @@
+"""The folder a run leaves: checkpoint, records, and a sample of validation rows for export's checks.
+
+Appears whole or not at all. `run.json` says how it was made (no path of the machine), `metrics.json` how
+good it is by split and task; both are plain JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rankd_training import checkpoint
+from rankd_training.errors import RunError
+from rankd_training.examples import Examples
+from rankd_training.metrics import TaskMetrics
+from rankd_training.models.registry import RankingModel
+from rankd_training.samples import save_sample
+from rankd_training.settings import TrainSettings
+
+__all__ = ["METRICS", "RUN", "EpochRecord", "RunRecord", "check_free", "publish", "record_of"]
+
+METRICS, RUN = "metrics.json", "run.json"
+FORMAT = "rankd-run/1"
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One epoch: mean training loss, validation AUC by task, wall time of training and validation."""
+
+    epoch: int
+    loss: float
+    valid_auc: Mapping[str, float]
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """How a run was made. Times are ISO 8601, UTC."""
+
+    format: str
+    model: str
+    seed: int
+    examples_sha256: str
+    rows: Mapping[str, int]
+    parameters: int
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+    started_at: str
+    ended_at: str
+    best_epoch: int
+    epochs: tuple[EpochRecord, ...]
+
+
+def record_of(
+    settings: TrainSettings,
+    examples: Examples,
+    epochs: tuple[EpochRecord, ...],
+    *,
+    best_epoch: int,
+    parameters: int,
+    started_at: str,
+    ended_at: str,
+) -> RunRecord:
+    """Put the record of a finished run together."""
+    named = {**asdict(settings), "examples": settings.examples.name, "schema": settings.schema.name}
+    del named["output"]
+    return RunRecord(
+        format=FORMAT,
+        model=settings.model,
+        seed=settings.seed,
+        examples_sha256=examples.sha256,
+        rows={split: len(rows) for split, rows in examples.rows.items()},
+        parameters=parameters,
+        settings=named,
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "numpy", "rankd")},
+        },
+        started_at=started_at,
+        ended_at=ended_at,
+        best_epoch=best_epoch,
+        epochs=epochs,
+    )
+
+
+def check_free(folder: Path) -> None:
+    """Raise RunError where a run would overwrite something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(folder, "is not empty; choose another folder or remove this one")
+
+
+def publish(
+    folder: Path,
+    model: RankingModel,
+    record: RunRecord,
+    metrics: Mapping[str, Mapping[str, TaskMetrics]],
+    *,
+    schema_text: bytes,
+    examples: Examples,
+) -> None:
+    """Write everything beside `folder`, then rename it into place."""
+    staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    staging.mkdir(parents=True)
+    try:
+        checkpoint.save(staging, model, schema_text)
+        save_sample(staging, examples)
+        tree = {split: {task: asdict(found) for task, found in by.items()} for split, by in metrics.items()}
+        _write_json(staging / METRICS, tree)
+        _write_json(staging / RUN, asdict(record))
+        check_free(folder)
+        staging.replace(folder)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(tree, indent=2, allow_nan=False) + "\n", encoding="utf-8")

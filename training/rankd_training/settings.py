@@ -1,0 +1,48 @@
+"""What a training run is told. Values are checked where they are used; nothing here needs torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TrainSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """One run.
+
+    Attributes:
+        examples: Parquet file of labelled rows with a `split` column.
+        schema: the schema file.
+        output: the run's folder, which must not exist yet or be empty.
+        model: a name of `models.registry.names()`.
+        model_config: settings of the model that differ from its defaults.
+        epochs: passes over the training rows at most.
+        patience: epochs without a better validation AUC after which training stops.
+        batch_size: rows a step.
+        learning_rate: of Adam.
+        weight_decay: of every weight but embeddings and biases, decoupled (AdamW).
+        embedding_decay: the same for embeddings, whose rare rows overfit first.
+        seed: of initial weights, order of rows, and dropout.
+        group_column: whose row it is, for the AUC within users; by default the user view's key.
+        threads: of torch. More than one helps large models on an idle machine; on a busy one they wait for
+            each other, and results depend on their number.
+    """
+
+    examples: Path
+    schema: Path
+    output: Path
+    model: str = "mlcc"
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 10
+    patience: int = 2
+    batch_size: int = 1024
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    embedding_decay: float = 0.0
+    seed: int = 42
+    group_column: str | None = None
+    threads: int = 1
