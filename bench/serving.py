@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from rankd_contract.bundle import open_current
-from rankd_contract.signature import SCORES
 from rich.console import Console
 from rich.table import Table
 
 from rankd.cli.process import free_port, serving
+from rankd_contract.bundle import open_current
+from rankd_contract.signature import SCORES
 
 console = Console()
 
@@ -58,7 +58,9 @@ class Connection:
 
 def main() -> None:
     """Measure, print, and write the figures where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--home", type=Path, default=Path(".rankd/demo"))
     parser.add_argument("--model", default="mlcc")
     parser.add_argument("--rounds", type=int, default=9)
@@ -115,7 +117,9 @@ def show(report: dict[str, Any]) -> None:
     table.add_column("p50", justify="right")
     table.add_row("whole request", f"{report['request_p50_us']:.0f} us")
     table.add_row("bare session.run", f"{report['session_run_p50_us']:.0f} us")
-    table.add_row("ratio, median (min to max)", f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})")
+    table.add_row(
+        "ratio, median (min to max)", f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+    )
     for stage, ms in report["stages_p50_ms"].items():
         table.add_row(f"  {stage}", f"{1000 * ms:.0f} us")
     table.add_row("resident memory of the service", f"{report['resident_mib']:.0f} MiB")

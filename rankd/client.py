@@ -1,4 +1,4 @@
-"""A small synchronous client of the ranking service: one call, typed answers, errors with the server's words."""
+"""A synchronous client of the ranking service: typed answers, and errors in the server's own words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ class RankdError(Exception):
         request_id: quote it when you report the error.
     """
 
-    def __init__(self, status: int, code: str, message: str, field: str | None, request_id: str | None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, field: str | None, request_id: str | None
+    ) -> None:
         """Keep the parts apart; the text holds all of them."""
         place = f" (field {field})" if field else ""
         super().__init__(f"{code}: {message}{place}")
@@ -65,7 +67,7 @@ class Client:
         self._url = url.rstrip("/")
         self._http = httpx.Client(base_url=self._url, timeout=timeout_s)
 
-    def rank(  # noqa: PLR0913  the request's own fields
+    def rank(
         self,
         model: str,
         user: str | int | Mapping[str, Any],

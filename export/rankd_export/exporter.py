@@ -1,4 +1,4 @@
-"""A training run in, a verified bundle out: graph, parity report, golden requests, manifest, atomic publish."""
+"""A training run in, a verified bundle out: graph, parity, golden requests, manifest, atomic publish."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from rankd_contract.bundle import Bundle, publish
-from rankd_contract.manifest import GOLDEN, GRAPH, SCHEMA, BundleManifest
+from rankd_contract.manifest import GOLDEN as GOLDEN_FILE
+from rankd_contract.manifest import GRAPH, SCHEMA, BundleManifest
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import inputs, outputs
 from rankd_export.errors import RunUnusable
@@ -21,13 +22,16 @@ from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, to_onnx
 from rankd_export.parity import TOLERANCE, Request, compare
 from rankd_training import checkpoint
-from rankd_training.examples import sample_requests
+from rankd_training.models.registry import name_of
+from rankd_training.run_folder import METRICS, RUN
+from rankd_training.samples import sample_requests
 
-__all__ = ["GOLDEN_SIZES", "PARITY_SIZES", "export_run"]
+__all__ = ["EXAMPLE", "GOLDEN", "PARITY", "export_run"]
 
-PARITY_SIZES = (1, 2, 7, 100, 1000)
-GOLDEN_SIZES = (1, 7, 100)
-_GROUPED_USERS = 3
+# Candidates and user rows of the requests that a graph is traced with, compared on, and remembered by.
+EXAMPLE = (7, 3)
+PARITY = ((1, 1), (2, 1), (7, 1), (100, 1), (1000, 1), (2, 2), (7, 3), (100, 3), (1000, 3))
+GOLDEN = ((1, 1), (7, 1), (100, 1), (100, 3))
 
 
 def export_run(
@@ -46,22 +50,18 @@ def export_run(
         GraphRefused, ParityFailed: the graph is not fit to serve.
         ContractError: the bundle could not be published.
     """
-    model = checkpoint.load(run).eval()
-    schema: FeatureSchema = model.schema
-    described = json.loads((run / "model.json").read_text(encoding="utf-8"))
+    model = checkpoint.load(run)
+    schema = model.schema
+    architecture = name_of(model)
     weights = _fusion(schema, fusion)
-    one_user = sample_requests(run, PARITY_SIZES, num_users=1, seed=0)
-    several = sample_requests(run, PARITY_SIZES, num_users=_GROUPED_USERS, seed=1)
-
-    graph = to_onnx(model, schema, _tensors(several[2]))
-    report = compare(model, graph, [*one_user, *several])
-    golden = [r for size, r in zip(PARITY_SIZES, one_user, strict=True) if size in GOLDEN_SIZES] + [
-        several[3]
-    ]
+    (example,) = sample_requests(run, [EXAMPLE])
+    graph = to_onnx(model, schema, _tensors(example))
+    report = compare(model, graph, sample_requests(run, PARITY, seed=1))
+    golden = sample_requests(run, GOLDEN, seed=2)
     manifest = BundleManifest(
-        model=name or described["architecture"],
+        model=name or architecture,
         version=0,
-        architecture=described["architecture"],
+        architecture=architecture,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         schema_fingerprint=f"{schema.fingerprint:016x}",
         tasks=tuple(t.name for t in schema.tasks),
@@ -71,13 +71,13 @@ def export_run(
         opset=OPSET,
         golden_tolerance=TOLERANCE,
         parity=report.to_json(),
-        metrics=_read(run / "metrics.json"),
-        record=_read(run / "run.json"),
+        metrics=_read(run / METRICS),
+        record=_read(run / RUN),
     )
     files: dict[str, bytes | Path] = {
         GRAPH: graph.SerializeToString(deterministic=True),
-        SCHEMA: run / "schema.yaml",
-        GOLDEN: to_npz(golden, [_scores(model, request) for request in golden]),
+        SCHEMA: run / checkpoint.SCHEMA,
+        GOLDEN_FILE: to_npz(golden, [_scores(model, request) for request in golden]),
     }
     return publish(repository, manifest, files)
 

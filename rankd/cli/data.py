@@ -47,7 +47,10 @@ def list_(root: Root = None, as_json: JsonFlag = False) -> None:
         rows = [(catalog.describe(name), catalog.is_prepared(name, root=root)) for name in catalog.names()]
     if as_json:
         print_json(
-            [{"name": d.name, "description": d.description, "licence": d.licence, "here": here} for d, here in rows]
+            [
+                {"name": d.name, "description": d.description, "licence": d.licence, "here": here}
+                for d, here in rows
+            ]
         )
         return
     table = Table("name", "here", "what", "terms", box=None)

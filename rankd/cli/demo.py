@@ -6,35 +6,25 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rankd_contract.schema_file import load_schema
 
+from rankd.cli.case import Case, choose
 from rankd.cli.features import import_view
 from rankd.cli.process import free_port, port_is_free, serving
 from rankd.cli.rank import show
-from rankd.cli.screen import HOME, Home, RedisUrl, download_bar, fail, out, tell, wants
-from rankd.cli.train import run_training
+from rankd.cli.screen import HOME, Home, RedisUrl, download_bar, fail, tell, wants
+from rankd.cli.train import free_folder, run_training, schema_of
 from rankd.client import Client, RankdError
+from rankd_contract.schema_file import load_schema
 
 __all__ = ["demo"]
 
 _DATA, _FALLBACK = "movielens-100k", "movielens-synthetic"
 _CANDIDATES, _TOP_K = 500, 10
 _FUSION = {"liked": 1.0, "loved": 1.0}
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """One user, films they have not rated, and how to call the films."""
-
-    user: str
-    liked: tuple[str, ...]
-    item_ids: tuple[str, ...]
-    titles: dict[str, str]
 
 
 def demo(
@@ -47,7 +37,9 @@ def demo(
         bool, typer.Option("--prepare-only", help="Train, export and load features, but do not serve.")
     ] = False,
     home: Home = HOME,
-    repository: Annotated[Path | None, typer.Option(help="Published bundles; default: HOME/demo/bundles.")] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="Published bundles; default: HOME/demo/bundles.")
+    ] = None,
     redis_url: RedisUrl = None,
 ) -> None:
     """Train, export, start the store, load features, serve, and rank 500 unseen films for one user."""
@@ -57,9 +49,10 @@ def demo(
     port, home = port or free_port(), home / "demo"
     repository = repository or home / "bundles"
     with _step("data"):
-        folder = _get_data(data)
+        data, folder = _get_data(data)
     with _step(f"train {model}"):
-        run = _train(folder, model, home)
+        run = free_folder(home / "runs", model)
+        run_training(folder / "examples.parquet", schema_of(data), model, run, data=data)
     with _step("export"):
         _export(run, model, repository)
     with ExitStack() as stack:
@@ -67,10 +60,10 @@ def demo(
             with _step("start the store and the service"):
                 process, url = stack.enter_context(serving(home, repository, port))
         with _step("load features"):
-            _import_features(folder, home, redis_url)
+            _import_features(folder, schema_of(data), home, redis_url)
         if prepare_only:
             return
-        case = _choose(folder, user)
+        case = choose(folder, user, _CANDIDATES)
         body = _write_request(case, home)
         tell.print(f"\nUser {case.user} recently liked {', '.join(case.liked) or 'nothing yet'}.")
         with Client(url) as client, wants(RankdError):
@@ -96,7 +89,7 @@ def _step(title: str) -> Iterator[None]:
     tell.print(f"  [dim]{time.perf_counter() - started:.1f} s[/]")
 
 
-def _get_data(name: str) -> Path:
+def _get_data(name: str) -> tuple[str, Path]:
     with wants():
         from rankd_training.data import catalog
         from rankd_training.errors import DataError, OfflineError
@@ -107,16 +100,14 @@ def _get_data(name: str) -> Path:
             if name != _DATA:
                 raise
             tell.print(f"[yellow]{_DATA} cannot be had[/]: {error}", soft_wrap=True)
-            tell.print(f"[yellow]going on with {_FALLBACK}: invented films, invented users with planted tastes[/]")
+            tell.print(
+                f"[yellow]going on with {_FALLBACK}: invented films, invented users with planted tastes[/]"
+            )
             name = _FALLBACK
             folder = catalog.get(name, progress=progress)
     data_set = catalog.describe(name)
     tell.print(f"  {data_set.description}\n  [dim]{data_set.licence}[/]")
-    return folder
-
-
-def _train(folder: Path, model: str, home: Path) -> Path:
-    return run_training(folder / "examples.parquet", folder / "schema.yaml", model, home / "runs" / model)
+    return name, folder
 
 
 def _export(run: Path, model: str, repository: Path) -> None:
@@ -129,41 +120,19 @@ def _export(run: Path, model: str, repository: Path) -> None:
     parity = bundle.manifest.parity
     worst = max(size["max_score_error"] for size in parity["sizes"])
     tell.print(
-        f"  {bundle.path}: scores equal the model's within {worst:.0e} over {len(parity['sizes'])} request sizes",
+        f"  {bundle.path}: scores as the model's within {worst:.0e}, {len(parity['sizes'])} request sizes",
         soft_wrap=True,
     )
 
 
-def _import_features(folder: Path, home: Path, redis_url: str | None) -> None:
-    schema = load_schema(folder / "schema.yaml")
+def _import_features(folder: Path, schema_file: Path, home: Path, redis_url: str | None) -> None:
+    schema = load_schema(schema_file)
     for view, file in (("user", "users.parquet"), ("item", "items.parquet")):
         report = import_view(folder / file, schema, view, home / "store", redis_url)
         tell.print(f"  {report.rows:,} {view} rows, {report.rows_per_s:,.0f} a second")
 
 
-def _choose(folder: Path, user: int | None) -> _Case:
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    films = pq.read_table(folder / "items.parquet", columns=["movie_id", "title"]).to_pydict()
-    titles = dict(zip(map(str, films["movie_id"]), films["title"], strict=True))
-    users = pq.read_table(folder / "users.parquet", columns=["user_id", "recent_liked", "event_time"])
-    chosen = users.sort_by([("event_time", "descending")]).slice(0, 1)
-    if user is not None:
-        chosen = users.filter(pc.equal(users["user_id"], user))
-        if not len(chosen):
-            fail(f"--user {user}: the data has users {pc.min(users['user_id'])} to {pc.max(users['user_id'])}", 2)
-    (row,) = chosen.to_pylist()
-    ratings = pq.read_table(folder / "examples.parquet", columns=["user_id", "movie_id"])
-    seen = set(ratings.filter(pc.equal(ratings["user_id"], row["user_id"]))["movie_id"].to_pylist())
-    by_count = ratings["movie_id"].value_counts().to_pylist()
-    by_count.sort(key=lambda film: (-film["counts"], film["values"]))
-    unseen = [str(film["values"]) for film in by_count if film["values"] not in seen]
-    liked = tuple(titles[str(film)] for film in row["recent_liked"][:4])
-    return _Case(str(row["user_id"]), liked, tuple(unseen[:_CANDIDATES]), titles)
-
-
-def _write_request(case: _Case, home: Path) -> Path:
+def _write_request(case: Case, home: Path) -> Path:
     body: dict[str, Any] = {"user": case.user, "item_ids": case.item_ids, "top_k": _TOP_K, "timing": True}
     path = home / "request.json"
     path.write_text(json.dumps(body), encoding="utf-8")

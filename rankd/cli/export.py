@@ -20,7 +20,8 @@ def export(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Model name in URLs; default: the architecture's.")] = None,
     fusion: Annotated[
-        str | None, typer.Option(help="Weights of the ranking score, such as liked=1,loved=0.5; default: equal.")
+        str | None,
+        typer.Option(help="Weights of the ranking score, such as liked=1,loved=0.5; default: equal."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rankd.cli.screen import HOME, Home, JsonFlag, RedisUrl, fail, out, print_json, tell, wants
 from rankd_contract.bundle import open_current
 from rankd_contract.errors import ContractError
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.schema_file import load_schema
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from rankd.cli.screen import HOME, Home, JsonFlag, RedisUrl, fail, out, print_json, tell, wants
 
 if TYPE_CHECKING:
     from rankd_service.features.importer import ImportReport
@@ -45,7 +45,9 @@ def import_(
     if (model is None) == (schema is None):
         fail("give exactly one of --model and --schema: the schema says how values are encoded", 2)
     with wants(ContractError):
-        known = load_schema(schema) if schema else open_current(repository or home / "bundles", str(model)).schema
+        known = (
+            load_schema(schema) if schema else open_current(repository or home / "bundles", str(model)).schema
+        )
     report = import_view(parquet, known, view, home / "store", redis_url, namespace)
     if as_json:
         print_json(asdict(report))
@@ -71,7 +73,12 @@ def import_view(
         from rankd_service.features.importer import import_rows
     with ExitStack() as stack, wants(ServiceError, ContractError):
         url = redis_url or stack.enter_context(EmbeddedStore.attach_or_start(store_folder)).url
-        columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         bar = stack.enter_context(Progress(*columns, console=tell, transient=True))
         task = bar.add_task(f"{view} rows", total=None)
         return import_rows(

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rankd.cli.screen import fail
 from rankd.client import Client
 
-__all__ = ["free_port", "port_is_free", "serving"]
+__all__ = ["die_with", "free_port", "port_is_free", "serving"]
 
-_READY_S, _DRAIN_S = 60.0, 10.0
+_READY_S, _POLL_S, _DRAIN_S = 60.0, 0.05, 10.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -26,7 +27,7 @@ def serving(home: Path, repository: Path, port: int) -> Iterator[tuple[subproces
     """Run `rankd serve` on a port of this machine; yields the process and its address once it is ready."""
     places = ["--home", str(home), "--repository", str(repository), "--port", str(port)]
     command = [sys.executable, "-m", "rankd.cli", "serve", *places]
-    process = subprocess.Popen(command, preexec_fn=_die_with_parent)
+    process = subprocess.Popen([*command, "--die-with", str(os.getpid())])
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_ready(process, url)
@@ -58,18 +59,20 @@ def port_is_free(port: int) -> bool:
     return True
 
 
+def die_with(parent: int) -> None:
+    """Make this process end when its parent does, even a killed one. Linux only; elsewhere it must be asked to."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it ended before we could ask
+            raise SystemExit(1)
+
+
 def _wait_ready(process: subprocess.Popen[bytes], url: str) -> None:
     give_up = time.monotonic() + _READY_S
     with Client(url, timeout_s=1.0) as client:
         while not client.ready():
-            if process.poll() is not None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_POLL_S)
                 fail(f"the service ended with exit code {process.returncode}; its words are above")
             if time.monotonic() > give_up:
                 fail(f"the service was not ready after {_READY_S:.0f} s; ask {url}/readyz what is missing")
-            time.sleep(0.05)
-
-
-def _die_with_parent() -> None:
-    # So that the service does not outlive a demo that was killed. Linux only; elsewhere `finally` must do.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -3,28 +3,58 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, Protocol
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
-__all__ = ["HOME", "Home", "JsonFlag", "RedisUrl", "download_bar", "fail", "out", "print_json", "tell", "wants"]
+__all__ = [
+    "HOME",
+    "Home",
+    "JsonFlag",
+    "RedisUrl",
+    "download_bar",
+    "fail",
+    "out",
+    "print_json",
+    "tell",
+    "wants",
+]
 
 out = Console(highlight=False)
 tell = Console(stderr=True, highlight=False)
 
 HOME = Path(".rankd")
 Home = Annotated[
-    Path, typer.Option("--home", envvar="RANKD_HOME", help="Folder that holds runs, bundles and the embedded store.")
+    Path,
+    typer.Option(
+        "--home", envvar="RANKD_HOME", help="Folder that holds runs, bundles and the embedded store."
+    ),
 ]
 RedisUrl = Annotated[
-    str | None, typer.Option(envvar="REDIS_URL", help="Feature store; default: the embedded Valkey in HOME/store.")
+    str | None,
+    typer.Option(envvar="REDIS_URL", help="Feature store; default: the embedded Valkey in HOME/store."),
 ]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+
+
+class DownloadProgress(Protocol):
+    """Told after each piece how far a download is."""
+
+    def __call__(self, what: str, done_bytes: int, total_bytes: int) -> None:
+        """`what` names the file."""
+
 
 # The module that is missing, and the extra that brings it.
 _EXTRAS = {
@@ -71,11 +101,13 @@ def print_json(tree: Any) -> None:
 
 
 @contextmanager
-def download_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show bytes, speed and remaining time; yields the callback (what, bytes done, bytes in all)."""
+def download_bar() -> Iterator[DownloadProgress]:
+    """Show bytes, speed and remaining time; yields what a download calls after each piece."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=tell, transient=True) as bar:
         task = bar.add_task("", total=None, visible=False)
-        yield lambda what, done, total: bar.update(
-            task, description=what, completed=done, total=total, visible=True
-        )
+
+        def show(what: str, done_bytes: int, total_bytes: int) -> None:
+            bar.update(task, description=what, completed=done_bytes, total=total_bytes, visible=True)
+
+        yield show

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rankd.cli.process import die_with
 from rankd.cli.screen import HOME, Home, fail, wants
 
 __all__ = ["serve"]
@@ -18,15 +19,20 @@ def serve(
     repository: Annotated[Path | None, typer.Option(help="Published bundles; default: HOME/bundles.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; default 8080.")] = None,
+    parent: Annotated[int | None, typer.Option("--die-with", hidden=True)] = None,
 ) -> None:
-    """Serve every published model; the store is REDIS_URL, else a Valkey that lives and dies with the service."""
+    """Serve every published model. Features come from REDIS_URL, else from a Valkey that lives with the service."""
+    if parent is not None:
+        die_with(parent)
     with wants():
-        from rankd_service.__main__ import serve as run
+        from rankd_service.app import serve as run
         from rankd_service.errors import StartupFailed
         from rankd_service.settings import load_settings
 
     # What the settings file says holds where no option was given.
-    listen: dict[str, Any] = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    listen: dict[str, Any] = {
+        key: value for key, value in (("host", host), ("port", port)) if value is not None
+    }
     places: dict[str, dict[str, Any]] = {"server": listen}
     if config is None or repository is not None:
         places["models"] = {"repository": repository or home / "bundles"}

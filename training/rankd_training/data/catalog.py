@@ -29,6 +29,7 @@ if sys.platform != "win32":
 
 ROOT_VARIABLE = "RANKD_DATA"
 DOWNLOADS = ".downloads"
+SCHEMAS = Path(__file__).parent.parent / "schemas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,13 @@ class DataSet:
     citation: str
     preparation: int
     time_column: tuple[str, str]
+    schema_name: str
     origins: tuple[Origin, ...]
+
+    @property
+    def schema(self) -> Path:
+        """The schema file that describes its columns."""
+        return SCHEMAS / self.schema_name
 
     def provenance(self, origin: Origin) -> Provenance:
         """What a folder prepared from `origin` records."""
@@ -70,6 +77,7 @@ DATA_SETS = {
             citation=_MOVIELENS_CITATION,
             preparation=1,
             time_column=("examples", "timestamp"),
+            schema_name="movielens-100k.yaml",
             origins=(MOVIELENS_100K_WHEEL, MOVIELENS_100K_GROUPLENS),
         ),
         DataSet(
@@ -82,6 +90,7 @@ DATA_SETS = {
             citation="",
             preparation=1,
             time_column=("examples", "timestamp"),
+            schema_name="movielens-100k.yaml",
             origins=(MOVIELENS_SYNTHETIC,),
         ),
     )

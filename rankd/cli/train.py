@@ -1,0 +1,119 @@
+"""`rankd train`: examples and a schema in, a run with weights, metrics and a record out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+
+from rankd.cli.data import Root
+from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
+from rankd_contract.errors import ContractError
+
+if TYPE_CHECKING:
+    from rankd_training.recipes.ctr import RunResult
+
+__all__ = ["run_training", "train"]
+
+
+def train(
+    model: Annotated[str, typer.Option(help="What to train: mlcc, dcnv2 or lr.")] = "mlcc",
+    data: Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")] = None,
+    examples: Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")] = None,
+    schema: Annotated[Path | None, typer.Option(help="Schema file of your examples.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of the run; default: a new one in HOME/runs.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, such as learning_rate=0.002 or model.heads=2."),
+    ] = None,
+    home: Home = HOME,
+    root: Root = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train a model; prints how good it is on each split and where the run lies."""
+    with wants():
+        from rankd_training.models import registry
+    if model not in registry.names():
+        fail(f"--model {model}: expected one of {', '.join(registry.names())}", 2)
+    if (data is None) == (examples is None) or (examples is None) != (schema is None):
+        fail("give --data NAME, or --examples FILE together with --schema FILE", 2)
+    given = {"epochs": epochs, "seed": seed}
+    chosen = {key: value for key, value in given.items() if value is not None} | _settings(settings or [])
+    if data is not None:
+        from rankd_training.data import catalog
+        from rankd_training.errors import DataError
+
+        with wants(DataError), download_bar() as progress:
+            folder = catalog.get(data, root=root, progress=progress)
+        examples, schema = folder / "examples.parquet", schema_of(data)
+    assert examples is not None
+    assert schema is not None
+    output = output or free_folder(home / "runs", model)
+    result = run_training(examples, schema, model, output, data=data, chosen=chosen)
+    if as_json:
+        metrics = {split: {task: asdict(m) for task, m in by.items()} for split, by in result.metrics.items()}
+        print_json({"run": str(output), "metrics": metrics})
+        return
+    out.print(str(output), soft_wrap=True)
+
+
+def run_training(
+    examples: Path,
+    schema: Path,
+    model: str,
+    output: Path,
+    *,
+    data: str | None = None,
+    chosen: dict[str, Any] | None = None,
+) -> RunResult:
+    """Train with progress on the screen. `data` names the data set whose tried settings are taken."""
+    with wants():
+        from rankd_training.errors import TrainingError
+        from rankd_training.presets import preset
+        from rankd_training.progress import RichProgress
+        from rankd_training.recipes import ctr
+        from rankd_training.report import render_metrics
+        from rankd_training.settings import TrainSettings
+    known = preset(data, model)
+    settings = {**known, **(chosen or {})}
+    settings["model_config"] = {**known.get("model_config", {}), **settings.get("model_config", {})}
+    with wants(TrainingError, ContractError), RichProgress(tell) as progress:
+        result = ctr.train(TrainSettings(examples, schema, output, model, **settings), progress=progress)
+    tell.print(render_metrics(result))
+    return result
+
+
+def schema_of(data: str) -> Path:
+    """Return the schema file that comes with a named data set."""
+    from rankd_training.data import catalog
+
+    return catalog.describe(data).schema
+
+
+def free_folder(parent: Path, name: str) -> Path:
+    """Return `parent/name`, or the first of `name-2`, `name-3`, ... that does not exist."""
+    names = (name if n == 1 else f"{name}-{n}" for n in count(1))
+    return next(parent / candidate for candidate in names if not (parent / candidate).exists())
+
+
+def _settings(pairs: list[str]) -> dict[str, Any]:
+    """Read `key=value` pairs, values as YAML; `model.key` goes into the model's own settings."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            fail(f"--set {pair}: expected key=value, such as learning_rate=0.002 or model.heads=2", 2)
+        value = yaml.safe_load(text)
+        if key.startswith("model."):
+            settings.setdefault("model_config", {})[key.removeprefix("model.")] = value
+        else:
+            settings[key] = value
+    return settings
