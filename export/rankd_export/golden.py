@@ -1,4 +1,4 @@
-"""Golden requests: inputs with the scores they must give, stored in the bundle and replayed when it is loaded."""
+"""Golden requests: inputs with the scores they must give, kept in the bundle and replayed at load."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["to_npz"]
 
 
 def to_npz(requests: Sequence[Request], scores: Sequence[NDArray[np.float32]]) -> bytes:
-    """Store request k as arrays `r{k}/{input name}` and its scores [N, T] as `r{k}/out_scores`, uncompressed."""
+    """Store request k as arrays `r{k}/{input name}` and its scores [N, T] as `r{k}/out_scores`."""
     arrays = {}
     for k, (request, expected) in enumerate(zip(requests, scores, strict=True)):
         arrays.update({f"r{k}/{name}": np.asarray(array) for name, array in request.items()})

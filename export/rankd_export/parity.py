@@ -67,8 +67,8 @@ def compare(
         by_score = float(np.abs(scores - torch.sigmoid(want).numpy()).max())
         if not max(by_logit, by_score) <= tolerance:  # so that NaN fails too
             raise ParityFailed(
-                f"{n} candidates of {users} users: scores differ by {by_score:.2e}, logits by {by_logit:.2e}; "
-                f"allowed is {tolerance:.0e}"
+                f"{n} candidates of {users} users: scores differ by {by_score:.2e}, logits by "
+                f"{by_logit:.2e}; allowed is {tolerance:.0e}"
             )
         sizes.append(
             {"candidates": n, "users": users, "max_score_error": by_score, "max_logit_error": by_logit}

@@ -60,7 +60,7 @@ def port_is_free(port: int) -> bool:
 
 
 def die_with(parent: int) -> None:
-    """Make this process end when its parent does, even a killed one. Linux only; elsewhere it must be asked to."""
+    """Make this process end when its parent does, even a killed one. Does nothing but on Linux."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it ended before we could ask

@@ -52,7 +52,8 @@ def show(ranking: Ranking, titles: dict[str, str], candidates: int) -> None:
     out.print(table)
     stages = " · ".join(f"{stage} {ms:.2f}" for stage, ms in ranking.timing.items())
     out.print(
-        f"\n{candidates} candidates by {ranking.model} version {ranking.version} in {ranking.took_ms:.2f} ms: {stages}",
+        f"\n{candidates} candidates by {ranking.model} version {ranking.version}"
+        f" in {ranking.took_ms:.2f} ms: {stages}",
         soft_wrap=True,
     )
     for entry in ranking.degraded:

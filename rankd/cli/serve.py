@@ -21,7 +21,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; default 8080.")] = None,
     parent: Annotated[int | None, typer.Option("--die-with", hidden=True)] = None,
 ) -> None:
-    """Serve every published model. Features come from REDIS_URL, else from a Valkey that lives with the service."""
+    """Serve every published model; features come from REDIS_URL, else from an embedded Valkey."""
     if parent is not None:
         die_with(parent)
     with wants():
