@@ -5,7 +5,7 @@
 FROM python:3.11-slim AS wheel
 WORKDIR /src
 RUN python3 -m venv /opt/build
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY rankd rankd
 COPY contract contract
 COPY training training
@@ -17,7 +17,7 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --wheel-dir /dist .
 FROM python:3.11-slim AS skeleton
 WORKDIR /src
 RUN python3 -m venv /opt/rankd
-COPY pyproject.toml LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 RUN for package in rankd contract/rankd_contract training/rankd_training export/rankd_export service/rankd_service; \
     do mkdir -p "$package" && touch "$package/__init__.py"; done
 
