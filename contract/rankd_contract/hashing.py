@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Strings", "bucket", "hash_ints", "hash_strings", "salt"]
+__all__ = ["MAX_STRING_BYTES", "Strings", "bucket", "hash_ints", "hash_strings", "salt"]
+
+MAX_STRING_BYTES = 1024
+"""Longest string a column may hold: hashing takes a step a byte, so one long text would hold up a request."""
 
 UInt64 = NDArray[np.uint64]
 

@@ -7,15 +7,9 @@ known one named: a misspelt default would otherwise be a silent default.
 
 from __future__ import annotations
 
-import difflib
-import math
-import re
 from collections import Counter
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import Any
 
 from rankd_contract.errors import SchemaError
 from rankd_contract.schema import (
@@ -31,16 +25,24 @@ from rankd_contract.schema import (
     Transform,
     TransformKind,
 )
+from rankd_contract.schema_values import (
+    check_value,
+    duration,
+    items,
+    mapping,
+    member,
+    name_of,
+    number,
+    positive,
+    read_yaml,
+    shown,
+    text_of,
+)
 
 __all__ = ["load_schema", "parse_schema"]
 
-_E = TypeVar("_E", bound=StrEnum)
-
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DERIVED = {Derive.HOUR_OF_DAY: tuple(range(24)), Derive.DAY_OF_WEEK: tuple(range(7))}
-_PYTHON = {DType.STRING: (str,), DType.INT: (int,), DType.FLOAT: (int, float), DType.BOOL: (bool,)}
+_MAX_ROW_NUMBERS = 131_060  # a packed row states its length in 16 bits of 8-byte words
 
 _SCHEMA_KEYS = ("rankd_schema", "name", "views", "tasks")
 _VIEW_KEYS = ("name", "entity", "key", "event_time", "max_age", "on_stale", "fields")
@@ -65,54 +67,51 @@ def load_schema(path: Path) -> FeatureSchema:
 
 def parse_schema(text: str) -> FeatureSchema:
     """Read a schema from YAML (or JSON) text. Raises SchemaError naming the place."""
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SchemaError(f"not valid YAML: {error}") from error
-    node = _mapping(tree, "the file", _SCHEMA_KEYS)
+    node = mapping(read_yaml(text), "the file", _SCHEMA_KEYS)
     if node.get("rankd_schema") != 1:
-        raise SchemaError(f"rankd_schema: expected 1, got {node.get('rankd_schema')!r}")
-    views = tuple(_view(v, f"views[{i}]") for i, v in enumerate(_list(node, "views", "the file")))
-    tasks = tuple(_task(t, f"tasks[{i}]") for i, t in enumerate(_list(node, "tasks", "the file")))
-    schema = FeatureSchema(_name(node, "the file"), views, tasks)
+        raise SchemaError(f"rankd_schema: expected 1, got {shown(node.get('rankd_schema'))}")
+    views = tuple(_view(v, f"views[{i}]") for i, v in enumerate(items(node, "views", "the file")))
+    tasks = tuple(_task(t, f"tasks[{i}]") for i, t in enumerate(items(node, "tasks", "the file")))
+    schema = FeatureSchema(name_of(node, "the file"), views, tasks)
     _check_whole(schema)
     return schema
 
 
 def _view(tree: Any, at: str) -> FeatureView:
-    node = _mapping(tree, at, _VIEW_KEYS)
-    entity = _enum(Entity, node.get("entity"), f"{at}.entity")
+    node = mapping(tree, at, _VIEW_KEYS)
+    entity = member(Entity, node.get("entity"), f"{at}.entity")
     stored = entity is not Entity.CONTEXT
     if stored and "key" not in node:
         raise SchemaError(f"{at}: a stored view needs `key`, the column that holds the {entity.value}'s id")
     for key in ("key", "event_time", "max_age", "on_stale"):
         if not stored and key in node:
             raise SchemaError(f"{at}.{key}: context is not stored, so it has no {key}; remove it")
-    fields = tuple(_field(f, f"{at}.fields[{i}]") for i, f in enumerate(_list(node, "fields", at)))
+    fields = tuple(_field(f, f"{at}.fields[{i}]") for i, f in enumerate(items(node, "fields", at)))
     return FeatureView(
-        name=_name(node, at),
+        name=name_of(node, at),
         entity=entity,
         fields=fields,
-        key=str(node.get("key", "")),
-        event_time=str(node.get("event_time", "event_time")),
-        max_age_s=_duration(node["max_age"], f"{at}.max_age") if "max_age" in node else None,
-        on_stale=_enum(OnStale, node.get("on_stale", "use_stale"), f"{at}.on_stale"),
+        key=text_of(node, "key", at, "") if stored else "",
+        event_time=text_of(node, "event_time", at, "event_time"),
+        max_age_s=duration(node["max_age"], f"{at}.max_age") if "max_age" in node else None,
+        on_stale=member(OnStale, node.get("on_stale", "use_stale"), f"{at}.on_stale"),
     )
 
 
 def _field(tree: Any, at: str) -> Field:
-    node = _mapping(tree, at, _FIELD_KEYS)
-    name = _name(node, at)
+    node = mapping(tree, at, _FIELD_KEYS)
+    name = name_of(node, at)
     at = f"{at} ({name})"
-    kind = _enum(Kind, node.get("kind"), f"{at}.kind")
+    kind = member(Kind, node.get("kind"), f"{at}.kind")
     listed = kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}
     if listed and "max_length" not in node:
         raise SchemaError(f"{at}: a {kind.value} field needs `max_length`")
     if not listed and "max_length" in node:
         raise SchemaError(f"{at}.max_length: only sequence and multi_value fields have a length; remove it")
-    derive = _enum(Derive, node["derive"], f"{at}.derive") if "derive" in node else None
-    given = "int64" if derive else node.get("dtype", "int64" if "shares" in node else None)
-    dtype = _enum(DType, given, f"{at}.dtype")
+    derive = member(Derive, node["derive"], f"{at}.derive") if "derive" in node else None
+    dtype = member(DType, node.get("dtype", "int64" if derive or "shares" in node else None), f"{at}.dtype")
+    if derive and dtype is not DType.INT:
+        raise SchemaError(f"{at}.dtype: a time to derive from is int64 seconds, got {dtype.value}")
     vocabulary = _vocabulary(node["vocabulary"], dtype, f"{at}.vocabulary") if "vocabulary" in node else None
     if derive and vocabulary is None and "hash" not in node:
         vocabulary = _DERIVED[derive]
@@ -120,14 +119,14 @@ def _field(tree: Any, at: str) -> Field:
         name=name,
         kind=kind,
         dtype=dtype,
-        source=str(node.get("source", name)),
+        source=text_of(node, "source", at, name),
         derive=derive,
-        hash_buckets=_positive(node["hash"], f"{at}.hash") if "hash" in node else None,
+        hash_buckets=positive(node["hash"], f"{at}.hash") if "hash" in node else None,
         vocabulary=vocabulary,
-        shares=str(node["shares"]) if "shares" in node else None,
+        shares=text_of(node, "shares", at, "") if "shares" in node else None,
         transforms=_transforms(node.get("transform", []), f"{at}.transform"),
-        default=node.get("default"),
-        max_length=_positive(node["max_length"], f"{at}.max_length") if listed else 1,
+        default=_default(node.get("default"), dtype, f"{at}.default"),
+        max_length=positive(node["max_length"], f"{at}.max_length") if listed else 1,
     )
     _check_field(field, at)
     return field
@@ -154,8 +153,7 @@ def _check_field(field: Field, at: str) -> None:
     if field.default is not None:
         if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
             raise SchemaError(f"{at}.default: a list field's default is the empty list; remove it")
-        if not _fits(field.default, field.dtype):
-            raise SchemaError(f"{at}.default: expected {field.dtype.value}, got {field.default!r}")
+        _check_known(field.default, field, f"{at}.default")
     if field.kind is Kind.NUMERIC and not field.bucketized and field.default is None:
         raise SchemaError(
             f"{at}: a numeric field needs `default`, the number used where the value is missing"
@@ -163,18 +161,22 @@ def _check_field(field: Field, at: str) -> None:
 
 
 def _check_whole(schema: FeatureSchema) -> None:
-    names = Counter([v.name for v in schema.views])
-    names.update(f.name for v in schema.views for f in v.fields)
-    tasks = Counter(t.name for t in schema.tasks)
-    doubled = [name for counter in (tasks, names) for name, n in counter.items() if n > 1]
-    same_as_view = {v.name for v in schema.views}
-    doubled = [d for d in doubled if d not in same_as_view or sum(v.name == d for v in schema.views) > 1]
-    if doubled:
-        raise SchemaError(f"names must be unique; used twice: {', '.join(sorted(doubled))}")
+    views, tasks = [v.name for v in schema.views], [t.name for t in schema.tasks]
+    fields = [f.name for v in schema.views for f in v.fields]
+    for kind, names in (("views", views), ("fields", fields), ("tasks", tasks)):
+        doubled = sorted(name for name, n in Counter(names).items() if n > 1)
+        if doubled:
+            raise SchemaError(f"{kind}: names must be unique; used twice: {', '.join(doubled[:5])}")
     for entity in (Entity.USER, Entity.ITEM):
         if not schema.of(entity):
             raise SchemaError(f"views: no view of entity {entity.value}; a ranking needs one")
     for view in schema.views:
+        width = view.num_ids + view.num_values
+        if width > _MAX_ROW_NUMBERS:
+            hint = "lower a `max_length` or split the view"
+            raise SchemaError(
+                f"view {view.name}: {width} numbers a row, at most {_MAX_ROW_NUMBERS} fit; {hint}"
+            )
         for field in view.fields:
             if field.shares is None:
                 continue
@@ -185,15 +187,16 @@ def _check_whole(schema: FeatureSchema) -> None:
             if owner.dtype is not field.dtype:
                 at = f"view {view.name}, field {field.name}.dtype"
                 raise SchemaError(f"{at}: shares {owner.name}, so it must be {owner.dtype.value} too")
+            _check_known(field.default, owner, f"view {view.name}, field {field.name}.default")
 
 
 def _task(tree: Any, at: str) -> Task:
-    node = _mapping(tree, at, _TASK_KEYS)
-    name = _name(node, at)
-    weight = node.get("weight", 1.0)
-    if not isinstance(weight, int | float) or isinstance(weight, bool) or not 0 < weight < math.inf:
-        raise SchemaError(f"{at}.weight: expected a positive number, got {weight!r}")
-    return Task(name, str(node.get("label", name)), float(weight))
+    node = mapping(tree, at, _TASK_KEYS)
+    name = name_of(node, at)
+    weight = number(node.get("weight", 1.0), f"{at}.weight")
+    if weight <= 0:
+        raise SchemaError(f"{at}.weight: expected a positive number, got {weight}")
+    return Task(name, text_of(node, "label", at, name), weight)
 
 
 def _transforms(tree: Any, at: str) -> tuple[Transform, ...]:
@@ -209,86 +212,44 @@ def _transform(tree: Any, at: str) -> Transform:
     if not isinstance(tree, dict) or len(tree) != 1:
         raise SchemaError(f"{at}: expected one of log1p, standard: {{mean, std}}, bucketize: [edges]")
     ((kind, argument),) = tree.items()
-    kind = _enum(TransformKind, kind, at)
+    kind = member(TransformKind, kind, at)
     if kind is TransformKind.STANDARD:
-        node = _mapping(argument, f"{at}.standard", ("mean", "std"))
-        mean, std = _number(node.get("mean"), f"{at}.mean"), _number(node.get("std"), f"{at}.std")
+        node = mapping(argument, f"{at}.standard", ("mean", "std"))
+        mean, std = number(node.get("mean"), f"{at}.mean"), number(node.get("std"), f"{at}.std")
         if std <= 0:
             raise SchemaError(f"{at}.std: expected a positive number, got {std}")
         return Transform(kind, mean=mean, std=std)
     if kind is TransformKind.BUCKETIZE:
-        edges = tuple(_number(e, f"{at}.bucketize") for e in argument or ())
+        if not isinstance(argument, list):
+            raise SchemaError(f"{at}.bucketize: expected a list of increasing edges, got {shown(argument)}")
+        edges = tuple(number(e, f"{at}.bucketize") for e in argument)
         if not edges or list(edges) != sorted(set(edges)):
-            raise SchemaError(f"{at}.bucketize: expected increasing edges, got {list(edges)}")
+            raise SchemaError(f"{at}.bucketize: expected increasing edges, got {shown(list(edges))}")
         return Transform(kind, edges=edges)
+    if argument is not None:
+        raise SchemaError(f"{at}.{kind.value}: takes no argument, got {shown(argument)}")
     return Transform(kind)
 
 
 def _vocabulary(tree: Any, dtype: DType, at: str) -> tuple[str | int | float | bool, ...]:
     if not isinstance(tree, list) or not tree:
-        raise SchemaError(f"{at}: expected a list of values, got {tree!r}")
+        raise SchemaError(f"{at}: expected a list of values, got {shown(tree)}")
     for i, value in enumerate(tree):
-        if not _fits(value, dtype):
-            hint = "; YAML reads yes, no, on, off as booleans: quote them" if isinstance(value, bool) else ""
-            raise SchemaError(f"{at}[{i}]: expected {dtype.value}, got {value!r}{hint}")
+        check_value(value, dtype, f"{at}[{i}]")
     if len(set(tree)) != len(tree):
         doubled = [v for v, n in Counter(tree).items() if n > 1]
-        raise SchemaError(f"{at}: values must be unique; used twice: {doubled[:5]}")
+        raise SchemaError(f"{at}: values must be unique; used twice: {shown(doubled)}")
     return tuple(tree)
 
 
-def _fits(value: Any, dtype: DType) -> bool:
-    return isinstance(value, _PYTHON[dtype]) and (isinstance(value, bool) is (dtype is DType.BOOL))
+def _default(value: Any, dtype: DType, at: str) -> str | int | float | bool | None:
+    if value is None:
+        return None
+    check_value(value, dtype, at)
+    return float(value) if dtype is DType.FLOAT else value  # 30 and 30.0 are one default
 
 
-def _mapping(tree: Any, at: str, known: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(tree, dict):
-        raise SchemaError(f"{at}: expected a mapping with {', '.join(known)}, got {tree!r}")
-    for key in tree:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-            raise SchemaError(f"{at}: unknown key {key!r}; {hint}")
-    return tree
-
-
-def _list(node: dict[str, Any], key: str, at: str) -> list[Any]:
-    value = node.get(key)
-    if not isinstance(value, list) or not value:
-        raise SchemaError(f"{at}.{key}: expected a list that is not empty, got {value!r}")
-    return value
-
-
-def _name(node: dict[str, Any], at: str) -> str:
-    name = node.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise SchemaError(f"{at}.name: expected a letter, then letters, digits, '_', '.', '-', got {name!r}")
-    return name
-
-
-def _enum(kind: type[_E], value: Any, at: str) -> _E:
-    try:
-        return kind(value)
-    except ValueError:
-        raise SchemaError(f"{at}: expected one of {', '.join(kind)}, got {value!r}") from None
-
-
-def _positive(value: Any, at: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31 - 2:
-        raise SchemaError(f"{at}: expected a whole number above 0, got {value!r}")
-    return value
-
-
-def _number(value: Any, at: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise SchemaError(f"{at}: expected a finite number, got {value!r}")
-    return float(value)
-
-
-def _duration(value: Any, at: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-        return float(value)
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise SchemaError(f"{at}: expected seconds or a duration such as 15m, 12h, 30d, got {value!r}")
-    return float(match[1]) * _SECONDS[match[2]]
+def _check_known(default: Any, owner: Field, at: str) -> None:
+    if default is not None and owner.vocabulary is not None and default not in owner.vocabulary:
+        known = ", ".join(map(shown, owner.vocabulary[:12]))
+        raise SchemaError(f"{at}: expected a value of the vocabulary ({known}), got {shown(default)}")
