@@ -2,7 +2,8 @@
 
 A column is kept as Arrow keeps it (flat values, validity, offsets for lists), so a Parquet column comes
 in without a copy and a JSON list in one conversion. Arrow arrays are read through the buffers they
-expose; no Arrow library is imported here.
+expose; no Arrow library is imported here. What is stored as float64 and what is written as a decimal is
+rounded to float32 here, so that a value on the edge of a bucket falls into the same one from every source.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankd_contract.errors import ValueTypeError
-from rankd_contract.hashing import Strings
+from rankd_contract.hashing import MAX_STRING_BYTES, Strings
 from rankd_contract.schema import DType, Field, Kind
 
 __all__ = ["Column", "Values"]
@@ -74,7 +75,7 @@ class Column:
         """
         valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), np.bool_)
         if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
-            if "list" not in str(array.type):
+            if not str(array.type).startswith(("list<", "large_list<")):
                 raise ValueTypeError(field.name, 0, f"a list of {field.dtype.value}", str(array.type))
             offsets = np.asarray(array.offsets.to_numpy(), np.int64)
             items = array.values.slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
@@ -82,8 +83,11 @@ class Column:
                 raise ValueTypeError(
                     field.name, _first_null_list(items, offsets), "a list without nulls", "a null"
                 )
-            return cls(_flat_arrow(items, field), valid, offsets - offsets[0])
-        return cls(_flat_arrow(array, field), valid)
+            offsets = offsets - offsets[0]
+            return cls(
+                _flat_arrow(items, field, np.repeat(np.arange(len(valid)), np.diff(offsets))), valid, offsets
+            )
+        return cls(_flat_arrow(array, field, np.arange(len(valid))), valid)
 
 
 def _flat(rows: Sequence[Any], field: Field, owner: NDArray[Any]) -> Values:
@@ -96,16 +100,43 @@ def _flat(rows: Sequence[Any], field: Field, owner: NDArray[Any]) -> Values:
         if field.dtype is DType.INT and value not in _INT64:
             raise ValueTypeError(field.name, int(owner[i]), "a 64-bit integer", "a larger number")
     if field.dtype is DType.STRING:
-        return Strings.from_list([r or "" for r in rows])
+        texts = [r or "" for r in rows]
+        try:
+            return _short(Strings.from_list(texts), field, owner)
+        except UnicodeEncodeError:
+            at = next(i for i, text in enumerate(texts) if not _is_utf8(text))
+            raise ValueTypeError(
+                field.name, int(owner[at]), "text that UTF-8 can write", "a surrogate"
+            ) from None
     if field.dtype is DType.FLOAT:
-        floats = np.array([np.nan if r is None else r for r in rows], np.float64)
-        for at in np.flatnonzero(np.isinf(floats)):
-            raise ValueTypeError(field.name, int(owner[at]), "a finite number", "infinity")
-        return floats
+        # A Python integer may be too large even for float64.
+        numbers = [np.nan if r is None else max(min(r, 1e300), -1e300) for r in rows]
+        return _rounded(np.array(numbers, np.float64), field)
     return np.array([r or 0 for r in rows], np.int64)
 
 
-def _flat_arrow(array: Any, field: Field) -> Values:
+def _rounded(numbers: NDArray[np.float64], field: Field) -> NDArray[np.float64]:
+    with np.errstate(over="ignore"):
+        rounded = numbers.astype(np.float32)
+    if np.isinf(rounded).any():
+        row = int(np.flatnonzero(np.isinf(rounded))[0])
+        raise ValueTypeError(field.name, row, "a finite float32", "a number out of range")
+    return rounded.astype(np.float64)
+
+
+def _short(strings: Strings, field: Field, owner: NDArray[Any]) -> Strings:
+    lengths = np.diff(strings.offsets)
+    if lengths.max(initial=0) > MAX_STRING_BYTES:
+        row = int(owner[int(np.argmax(lengths > MAX_STRING_BYTES))])
+        raise ValueTypeError(field.name, row, f"at most {MAX_STRING_BYTES} bytes", f"{lengths.max()} bytes")
+    return strings
+
+
+def _is_utf8(text: str) -> bool:
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _flat_arrow(array: Any, field: Field, owner: NDArray[Any]) -> Values:
     found = str(array.type)
     if found.startswith("dictionary"):
         array = array.dictionary_decode()
@@ -117,12 +148,12 @@ def _flat_arrow(array: Any, field: Field) -> Values:
         if n == 0:
             return Strings(np.zeros(0, np.uint8), np.zeros(1, np.int64))
         offsets = np.frombuffer(offset_buffer, width)[array.offset : array.offset + n + 1].astype(np.int64)
-        return Strings(np.frombuffer(data or b"", np.uint8), offsets)
+        return _short(Strings(np.frombuffer(data or b"", np.uint8), offsets), field, owner)
     if field.dtype in {DType.INT, DType.BOOL} and found in _ARROW_INTS:
         filled = array.fill_null(False if found == "bool" else 0)
         return np.asarray(filled.to_numpy(zero_copy_only=False), np.int64)
     if field.dtype is DType.FLOAT and found in _ARROW_INTS | {"float", "double", "halffloat"}:
-        return np.asarray(array.to_numpy(zero_copy_only=False), np.float64)
+        return _rounded(np.asarray(array.to_numpy(zero_copy_only=False), np.float64), field)
     raise ValueTypeError(field.name, 0, f"a column of {field.dtype.value}", found)
 
 

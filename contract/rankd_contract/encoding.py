@@ -88,22 +88,23 @@ class Encoder:
         """Encode one column into the given rows of a block, in place."""
         field = at.field
         if field.kind is Kind.NUMERIC:
-            numbers = np.where(column.valid, _numbers(column.values), np.nan)
-            if np.isinf(numbers).any():
-                raise ValueTypeError(
-                    field.name, int(np.flatnonzero(np.isinf(numbers))[0]), "a finite number", "inf"
-                )
-            transformed = _transform(numbers, field)
+            numbers = _transform(np.where(column.valid, _numbers(column.values), np.nan), field)
             if field.bucketized:
-                block.ids[rows, at.ids] = transformed.astype(np.int32)[:, None]
-            else:
-                block.values[rows, at.values] = transformed[:, None]
+                block.ids[rows, at.ids] = numbers.astype(np.int32)[:, None]
+                return
+            with np.errstate(over="ignore"):
+                values = numbers.astype(np.float32)
+            if np.isinf(values).any():
+                row = int(np.flatnonzero(np.isinf(values))[0])
+                raise ValueTypeError(field.name, row, "a number that stays finite", "one out of range")
+            block.values[rows, at.values] = values[:, None]
             return
         ids = self._lookup(field, column.values)
         if column.offsets is None:
             block.ids[rows, at.ids] = np.where(column.valid, ids, MISSING)[:, None]
         else:
-            block.ids[rows, at.ids] = _pad(ids, column.offsets, field.max_length)
+            padded = _pad(ids, column.offsets, field.max_length)
+            block.ids[rows, at.ids] = np.where(column.valid[:, None], padded, MISSING)
 
     def fill_defaults(self, block: Block) -> Block:
         """Return the block with declared defaults in place of missing values; nothing is NaN afterwards."""
@@ -179,9 +180,18 @@ def _transform(x: NDArray[np.float64], field: Field) -> NDArray[np.float64]:
         elif step.kind is TransformKind.STANDARD:
             x = (x - step.mean) / step.std
         else:
-            ids = np.searchsorted(np.asarray(step.edges), x, side="right") + FIRST_VALUE
+            ids = np.searchsorted(_edges(step.edges, field.dtype), x, side="right") + FIRST_VALUE
             x = np.where(np.isnan(x), MISSING, ids)
     return x
+
+
+def _edges(edges: tuple[float, ...], dtype: DType) -> NDArray[np.float64]:
+    # A column's numbers were rounded to float32: 0.7 reaches the edge 0.7 only if that is rounded too.
+    exact = np.array(edges, np.float64)
+    if dtype is not DType.FLOAT:
+        return exact
+    with np.errstate(over="ignore"):
+        return exact.astype(np.float32).astype(np.float64)
 
 
 def _pad(ids: NDArray[np.int32], offsets: NDArray[np.int64], max_length: int) -> NDArray[np.int32]:

@@ -1,6 +1,7 @@
 """The values of a schema file: YAML read strictly, and one reader a kind of value that names its place.
 
-YAML is forgiving where a schema must not be: a key given twice, `no` read as false, `1e-3` read as text.
+YAML is forgiving where a schema must not be: it keeps the last of two equal keys and reads `no` as false.
+It reads `1e-3` as text, which JSON and most tools write for a number; here it is one.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _E = TypeVar("_E", bound=StrEnum)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+")
+_EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PYTHON = {DType.STRING: (str,), DType.INT: (int,), DType.FLOAT: (int, float), DType.BOOL: (bool,)}
 _LARGEST_FLOAT32 = float.fromhex("0x1.fffffep127")
@@ -63,6 +64,9 @@ class _Loader(yaml.SafeLoader):
                     )
                 seen.add(key.value)
         return node
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
 
 
 def read_yaml(text: str) -> Any:
@@ -135,7 +139,7 @@ def positive(value: Any, at: str) -> int:
 def number(value: Any, at: str) -> float:
     """Return a finite number."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < math.inf:
-        raise SchemaError(f"{at}: expected a finite number, got {shown(value)}{_float_hint(value)}")
+        raise SchemaError(f"{at}: expected a finite number, got {shown(value)}")
     if abs(value) > sys.float_info.max:
         raise SchemaError(f"{at}: expected a smaller number, got {shown(value)}")
     return float(value)
@@ -159,7 +163,7 @@ def check_value(value: Any, dtype: DType, at: str) -> None:
     """Raise SchemaError where a raw value (of a vocabulary, or a default) does not fit its type."""
     if not isinstance(value, _PYTHON[dtype]) or isinstance(value, bool) is not (dtype is DType.BOOL):
         hint = "; YAML reads yes, no, on, off as booleans: quote them" if isinstance(value, bool) else ""
-        raise SchemaError(f"{at}: expected {dtype.value}, got {shown(value)}{hint or _float_hint(value)}")
+        raise SchemaError(f"{at}: expected {dtype.value}, got {shown(value)}{hint}")
     narrower = _narrower(value, dtype)
     if narrower:
         raise SchemaError(f"{at}: expected {narrower}, got {shown(value)}")
@@ -175,11 +179,6 @@ def _narrower(value: Any, dtype: DType) -> str:
     if dtype is DType.STRING and len(value.encode()) > MAX_STRING_BYTES:
         return f"at most {MAX_STRING_BYTES} bytes"
     return ""
-
-
-def _float_hint(value: Any) -> str:
-    written = isinstance(value, str) and _EXPONENT.fullmatch(value)
-    return "; YAML reads it as text: write the dot, such as 1.0e-3" if written else ""
 
 
 def shown(value: Any) -> str:
