@@ -60,7 +60,9 @@ def categorical_schema(num_user: int, num_item: int, *, num_tasks: int = 1) -> F
     return parse_schema(str({"rankd_schema": 1, "name": "categorical", "views": views, "tasks": tasks}))
 
 
-def random_inputs(schema: FeatureSchema, num_users: int, num_items: int, *, seed: int = 0) -> dict[str, Tensor]:
+def random_inputs(
+    schema: FeatureSchema, num_users: int, num_items: int, *, seed: int = 0
+) -> dict[str, Tensor]:
     """Valid inputs: ids in range, padding at the end of lists, some lists empty."""
     generator = torch.Generator().manual_seed(seed)
     features: dict[str, Tensor] = {}

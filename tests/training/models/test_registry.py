@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+import torch
+
+from rankd_contract.schema_file import parse_schema
+from rankd_training.errors import SettingError, UnknownModel
+from rankd_training.models import registry
+from rankd_training.models.dcnv2 import DCNv2Config
+from rankd_training.models.mlcc import MLCC, MLCCConfig
+from tests.training.fields import categorical_schema, mixed_schema, random_inputs
+
+ONLY_NUMBERS = """
+rankd_schema: 1
+name: numbers
+views:
+  - name: user
+    entity: user
+    key: u
+    fields: [{name: age, kind: numeric, dtype: float32, default: 0.0}]
+  - name: item
+    entity: item
+    key: i
+    fields: [{name: price, kind: numeric, dtype: float32, default: 0.0}]
+tasks: [{name: click}]
+"""
+
+
+def test_the_models_are_the_ones_people_know() -> None:
+    assert registry.names() == ["mlcc", "dcnv2", "lr"]
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_model_is_built_from_a_mapping_or_its_config(name: str) -> None:
+    config = registry.config_type(name)()
+    for given in (config, asdict(config), {}):
+        model = registry.build(name, mixed_schema(), given)
+        assert model.config == config
+        assert model.schema == mixed_schema()
+        assert registry.name_of(model) == name
+
+
+@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize(("num_users", "num_items"), [(1, 1), (1, 5), (3, 2)])
+def test_every_model_gives_a_logit_a_candidate_and_task(name: str, num_users: int, num_items: int) -> None:
+    for schema in (
+        mixed_schema(),
+        categorical_schema(1, 1),
+        categorical_schema(2, 3, num_tasks=3),
+        parse_schema(ONLY_NUMBERS),
+    ):
+        model = registry.build(name, schema, {}).eval()
+        with torch.no_grad():
+            logits = model(random_inputs(schema, num_users, num_items))
+        assert logits.shape == (num_items, len(schema.tasks))
+        assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_no_input_shares_its_name_with_a_weight(name: str) -> None:
+    # The exporter would let the input overwrite the weight without a word.
+    model = registry.build(name, mixed_schema(), {})
+    weights = {part for weight in model.state_dict() for part in weight.split(".")}
+    assert not [weight for weight in weights if weight.startswith(("in_", "out_"))]
+
+
+def test_lists_from_json_become_the_configs_tuples() -> None:
+    model = registry.build("mlcc", mixed_schema(), {"hidden": [8, 4], "embedding_std": None, "dropout": 0})
+    assert isinstance(model, MLCC)
+    assert model.config == MLCCConfig(hidden=(8, 4), embedding_std=None, dropout=0)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"head": 3}, "no setting 'head'; did you mean 'heads'"),
+        ({"zzz": 3}, "known: embedding_width"),
+        ({"heads": "four"}, "MLCCConfig.heads: expected int, got 'four'"),
+        ({"heads": True}, "expected int, got True"),
+        ({"keep": [0, "a"]}, "keep: expected a list of int"),
+        ({"embedding_std": "small"}, "expected float or nothing"),
+        ({"cross_activation": "gelu"}, "expected one of none, relu, tanh, sigmoid"),
+        (DCNv2Config(), "model 'mlcc' takes MLCCConfig, got DCNv2Config"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_was_expected(config: Any, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        registry.build("mlcc", mixed_schema(), config)
+
+
+def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UnknownModel, match="'dnn'; known: mlcc, dcnv2, lr"):
+        registry.build("dnn", mixed_schema(), {})

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from rankd_training import checkpoint
+from rankd_training.errors import ExamplesError, RunError, SettingError, UnknownModel
+from rankd_training.progress import RichProgress
+from rankd_training.recipes.ctr import RunResult, train
+from rankd_training.report import render_metrics
+from rankd_training.samples import sample_requests
+from rankd_training.settings import TrainSettings
+from tests.training.fields import MIXED
+from tests.training.tables import examples_table, with_column, write
+
+SMALL = {"embedding_width": 4, "hidden": [16], "dropout": 0.1}
+
+
+class Recorder:
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+        self.heard.append(("run", model, epochs, steps_per_epoch))
+
+    def epoch_started(self, epoch: int) -> None:
+        self.heard.append(("epoch", epoch))
+
+    def step(self, step: int, loss: float, rows_per_s: float) -> None:
+        assert loss > 0
+        assert rows_per_s > 0
+        self.heard.append(("step", step))
+
+    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+        self.heard.append(("end", epoch, tuple(valid_auc), best))
+
+
+def run(folder: Path, *, progress: Any = None, name: str = "run", **given: Any) -> RunResult:
+    if not (folder / "examples.parquet").exists():
+        write(folder)
+    settings: dict[str, Any] = {"model_config": SMALL, "epochs": 2, "batch_size": 128, **given}
+    told = TrainSettings(folder / "examples.parquet", folder / "schema.yaml", folder / name, **settings)
+    return train(told, progress=progress) if progress else train(told)
+
+
+def test_equal_settings_give_equal_weights(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    run(tmp_path, name="one")
+    torch.manual_seed(2)  # what else draws random numbers must not matter
+    run(tmp_path, name="two")
+    run(tmp_path, name="three", seed=7)
+    one, two, three = (load_file(tmp_path / n / "weights.safetensors") for n in ("one", "two", "three"))
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["embedding.table.weight"], three["embedding.table.weight"])
+
+
+def test_the_callers_generator_and_threads_are_left_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected, threads = torch.rand(3), torch.get_num_threads()
+    torch.manual_seed(5)
+    run(tmp_path, epochs=1, threads=1)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+
+
+def test_a_run_leaves_a_folder_that_export_can_read(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    folder = tmp_path / "run"
+    assert result.folder == folder
+    assert {p.name for p in folder.iterdir()} == {
+        "weights.safetensors",
+        "model.json",
+        "schema.yaml",
+        "run.json",
+        "metrics.json",
+        "sample.npz",
+    }
+    assert (folder / "schema.yaml").read_bytes() == MIXED.encode()
+    model = checkpoint.load(folder)
+    (request,) = sample_requests(folder, [(7, 2)])
+    with torch.no_grad():
+        assert model({name: torch.from_numpy(array) for name, array in request.items()}).shape == (7, 2)
+
+
+def test_the_record_says_how_the_run_was_made_and_no_path_of_this_machine(tmp_path: Path) -> None:
+    run(tmp_path, seed=3)
+    text = (tmp_path / "run" / "run.json").read_text()
+    record = json.loads(text)
+    assert record["seed"] == 3
+    assert record["rows"] == {"train": 800, "valid": 200, "test": 200}
+    digest = hashlib.sha256((tmp_path / "examples.parquet").read_bytes()).hexdigest()
+    assert record["examples_sha256"] == digest
+    assert set(record["versions"]) == {"python", "torch", "numpy", "rankd"}
+    assert record["settings"]["model_config"] == SMALL
+    assert record["started_at"] <= record["ended_at"]
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2]
+    assert str(tmp_path) not in text
+
+
+def test_metrics_are_given_by_split_and_task_and_written_down(tmp_path: Path) -> None:
+    result = run(tmp_path)
+    written = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(written) == ["train", "valid", "test"]
+    for split, by_task in written.items():
+        assert list(by_task) == ["click", "buy"]
+        for task, found in by_task.items():
+            assert found["auc"] == result.metrics[split][task].auc
+            assert set(found) == {"rows", "base_rate", "auc", "user_auc", "log_loss", "calibration_error"}
+
+
+def test_a_model_of_interactions_learns_what_a_linear_one_cannot(tmp_path: Path) -> None:
+    settings = {"epochs": 12, "patience": 12, "learning_rate": 0.01}
+    crossed = run(tmp_path, name="mlcc", model_config={**SMALL, "embedding_std": 0.3}, **settings)
+    linear = run(tmp_path, name="lr", model="lr", model_config={}, **settings)
+    assert (crossed.metrics["test"]["click"].auc or 0) > 0.8
+    assert (linear.metrics["test"]["click"].auc or 1) < 0.65
+
+
+def test_the_best_epochs_weights_are_kept_and_training_stops_early(tmp_path: Path) -> None:
+    heard = Recorder()
+    settings = {"model": "lr", "model_config": {}, "epochs": 40, "patience": 2, "learning_rate": 0.05}
+    result = run(tmp_path, progress=heard, **settings)
+    epochs = result.record.epochs
+    means = [sum(e.valid_auc.values()) / 2 for e in epochs]
+    assert result.record.best_epoch == means.index(max(means)) + 1
+    assert len(epochs) == result.record.best_epoch + 2 < 40
+    valid = [found.auc for found in result.metrics["valid"].values()]
+    assert valid == list(epochs[result.record.best_epoch - 1].valid_auc.values())
+
+
+def test_progress_hears_every_epoch_and_step(tmp_path: Path) -> None:
+    heard = Recorder()
+    run(tmp_path, progress=heard)
+    steps = [("step", k) for k in range(1, 8)]  # 800 rows in batches of 128
+    assert heard.heard == [
+        ("run", "mlcc", 2, 7),
+        *[("epoch", 1), *steps, ("end", 1, ("click", "buy"), True)],
+        *[("epoch", 2), *steps, ("end", 2, ("click", "buy"), heard.heard[-1][-1])],
+    ]
+
+
+def test_the_terminal_shows_epochs_and_a_table(tmp_path: Path) -> None:
+    console = Console(record=True, width=120, force_terminal=True)
+    with RichProgress(console) as progress:
+        result = run(tmp_path, progress=progress)
+    console.print(render_metrics(result))
+    text = console.export_text()
+    assert "training mlcc" in text
+    assert "epoch 2: loss" in text
+    for word in ("valid", "click", "AUC per user", "ECE"):
+        assert word in text
+
+
+def test_a_tasks_weight_scales_its_loss(tmp_path: Path) -> None:
+    losses = {}
+    for weight in ("1.0", "3.0"):
+        folder = tmp_path / weight
+        folder.mkdir()
+        write(folder)
+        (folder / "schema.yaml").write_text(MIXED.replace("weight: 2.0", f"weight: {weight}"))
+        # With weights at zero and no learning to speak of, each task's loss is log 2.
+        result = run(folder, model="lr", model_config={}, epochs=1, learning_rate=1e-9)
+        losses[weight] = result.record.epochs[0].loss
+    assert losses["1.0"] == pytest.approx(2 * 0.6931, abs=1e-3)
+    assert losses["3.0"] == pytest.approx(4 * 0.6931, abs=1e-3)
+
+
+def test_embedding_decay_touches_embeddings_only(tmp_path: Path) -> None:
+    run(tmp_path, name="plain", epochs=1)
+    run(tmp_path, name="decayed", epochs=1, embedding_decay=100.0)
+    plain, decayed = (load_file(tmp_path / n / "weights.safetensors") for n in ("plain", "decayed"))
+    norm = {n: (plain[n].norm() / decayed[n].norm()).item() for n in plain if decayed[n].norm() > 0}
+    assert norm["embedding.table.weight"] > 1.3
+    assert norm["tower.layers.0.weight"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_folder_in_use_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("precious")
+    with pytest.raises(RunError, match="not empty"):
+        run(tmp_path)
+    assert (tmp_path / "run" / "mine.txt").read_text() == "precious"
+
+
+def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    write(tmp_path, with_column(examples_table(), "split", ["train"] * 1200))
+    before = {p.name for p in tmp_path.iterdir()}
+    with pytest.raises(ExamplesError):
+        run(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ({"model": "dnn"}, UnknownModel, "known: mlcc"),
+        ({"model_config": {"head": 1}}, SettingError, "did you mean 'heads'"),
+        ({"epochs": 0}, SettingError, "epochs: expected a number above 0, got 0"),
+        ({"learning_rate": 0.0}, SettingError, "learning_rate"),
+        ({"batch_size": -1}, SettingError, "batch_size"),
+        ({"group_column": "household"}, ExamplesError, "household"),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_is_written(
+    tmp_path: Path, given: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said):
+        run(tmp_path, **given)
+    assert not (tmp_path / "run").exists()
