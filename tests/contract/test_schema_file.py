@@ -237,7 +237,7 @@ def test_a_mistake_is_refused_and_its_place_named(change: Change, says: tuple[st
         ("a: [", "not valid YAML"),
         ("a: !!python/object/apply:os.system [true]", "not valid YAML"),
         ("\x00", "not valid YAML"),
-        ("[" * 100_000, "nested too deeply"),
+        ("[" * 20_000, "nested too deeply"),
         ("{a: " * 3_000, "nested too deeply"),
         ("rankd_schema: 1\nname: a\nname: b\n", "'name' is given twice"),
     ],
@@ -261,7 +261,7 @@ def test_a_bomb_of_aliases_is_refused_in_a_short_message() -> None:
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 ), st.data())  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_value_put_anywhere_gives_a_schema_or_a_schema_error(value: Any, data: st.DataObject) -> None:
     tree = yaml.safe_load(EXAMPLE_YAML)
     node: Any = tree
