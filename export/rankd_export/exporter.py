@@ -54,6 +54,7 @@ def export_run(
     schema = model.schema
     architecture = name_of(model)
     weights = _fusion(schema, fusion)
+    metrics, record = _read(run / METRICS), _read(run / RUN)
     (example,) = sample_requests(run, [EXAMPLE])
     graph = to_onnx(model, schema, _tensors(example))
     report = compare(model, graph, sample_requests(run, PARITY, seed=1))
@@ -71,8 +72,8 @@ def export_run(
         opset=OPSET,
         golden_tolerance=TOLERANCE,
         parity=report.to_json(),
-        metrics=_read(run / METRICS),
-        record=_read(run / RUN),
+        metrics=metrics,
+        record=record,
     )
     files: dict[str, bytes | Path] = {
         GRAPH: graph.SerializeToString(deterministic=True),

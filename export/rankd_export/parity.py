@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from rankd_contract.schema import Entity
 from rankd_contract.signature import LOGITS, ROW, SCORES
 from rankd_export.errors import ParityFailed
 
@@ -21,6 +22,7 @@ __all__ = ["TOLERANCE", "ParityReport", "Request", "compare", "run_onnx"]
 Request = Mapping[str, NDArray[Any]]
 
 TOLERANCE = 1e-5
+_OF_USER = f"in_{Entity.USER.value}_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,8 @@ def compare(
         with torch.no_grad():
             want = model({name: torch.from_numpy(array) for name, array in request.items()})
         expected = want.numpy()
-        n, users = len(request[ROW]), int(request[ROW].max()) + 1
+        n = len(request[ROW])
+        users = next(len(array) for name, array in request.items() if name.startswith(_OF_USER))
         by_logit = float((np.abs(logits - expected) / np.maximum(1.0, np.abs(expected))).max())
         by_score = float(np.abs(scores - torch.sigmoid(want).numpy()).max())
         if not max(by_logit, by_score) <= tolerance:  # so that NaN fails too

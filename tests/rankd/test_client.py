@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from rankd.cli.process import free_port
 from rankd.client import Client, RankdError
 

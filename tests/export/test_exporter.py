@@ -1,0 +1,90 @@
+"""From a run's folder to a published bundle."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from rankd_contract.bundle import current_version, open_bundle, open_current, versions
+from rankd_contract.errors import CorruptBundle
+from rankd_contract.signature import SCORES
+from rankd_export.errors import RunUnusable
+from rankd_export.exporter import GOLDEN, PARITY, export_run
+from rankd_export.parity import run_onnx
+from rankd_training.errors import TrainingError
+from tests.support.tiny_run import invented_data, tiny_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    return tiny_run(invented_data(folder / "data"), folder / "mlcc")
+
+
+@pytest.fixture(scope="module")
+def repository(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One model, exported twice from the same run."""
+    folder = tmp_path_factory.mktemp("bundles")
+    for _ in range(2):
+        export_run(run, folder, name="films", fusion={"liked": 1, "loved": 0.5})
+    return folder
+
+
+def test_bundle_replays_its_golden_requests(repository: Path) -> None:
+    bundle = open_current(repository, "films")
+    graph = onnx.load(bundle.graph)
+    names = {spec.name for spec in bundle.manifest.inputs}
+    with np.load(bundle.golden, allow_pickle=False) as arrays:
+        for k, (candidates, _) in enumerate(GOLDEN):
+            request = {name: arrays[f"r{k}/{name}"] for name in names}
+            expected = arrays[f"r{k}/{SCORES}"]
+            ((_, scores),) = run_onnx(graph, [request])
+            assert expected.shape == (candidates, 2)
+            np.testing.assert_allclose(scores, expected, atol=bundle.manifest.golden_tolerance)
+
+
+def test_manifest_says_what_the_bundle_is_and_how_it_was_proved(repository: Path) -> None:
+    manifest = open_current(repository, "films").manifest
+    assert (manifest.model, manifest.architecture) == ("films", "mlcc")
+    assert manifest.fusion == {"liked": 1, "loved": 0.5}
+    assert [(size["candidates"], size["users"]) for size in manifest.parity["sizes"]] == list(PARITY)
+    assert manifest.metrics["test"]["liked"]["rows"] > 0
+    assert manifest.record["seed"] == 1
+
+
+def test_second_export_is_the_next_version_and_the_pointer_moves(repository: Path) -> None:
+    assert versions(repository, "films") == [1, 2]
+    assert current_version(repository, "films") == 2
+
+
+def test_graph_is_the_same_bytes_for_the_same_run(repository: Path) -> None:
+    first, second = (open_bundle(repository / "films" / str(version)) for version in (1, 2))
+    assert first.manifest.files["model.onnx"] == second.manifest.files["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("fusion", "word"),
+    [({"clicked": 1.0}, "clicked"), ({"liked": -1.0}, "at least 0"), ({"liked": float("nan")}, "at least 0")],
+)
+def test_fusion_that_cannot_rank_is_refused(
+    run: Path, tmp_path: Path, fusion: dict[str, float], word: str
+) -> None:
+    with pytest.raises(RunUnusable, match=word):
+        export_run(run, tmp_path, fusion=fusion)
+
+
+@pytest.mark.parametrize(
+    "missing", ["weights.safetensors", "model.json", "schema.yaml", "run.json", "sample.npz"]
+)
+def test_incomplete_run_is_refused_and_nothing_is_published(run: Path, tmp_path: Path, missing: str) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / missing).unlink()
+    with pytest.raises((RunUnusable, TrainingError)):
+        export_run(broken, tmp_path / "bundles")
+    with pytest.raises(CorruptBundle):
+        open_current(tmp_path / "bundles", "mlcc")
