@@ -1,4 +1,4 @@
-"""Everything the service can object to. Domain errors know no transport; `surfaces/errors.py` translates once.
+"""Everything the service can object to. Domain errors know no transport; `surfaces/errors.py` translates.
 
 ServiceError
   + RequestError         the caller's to mend
@@ -16,6 +16,8 @@ ServiceError
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Sequence
 from enum import StrEnum
 
 __all__ = [
@@ -33,7 +35,11 @@ __all__ = [
     "Unavailable",
     "UnknownModel",
     "UnsupportedMedia",
+    "nearest",
+    "shown_key",
 ]
+
+_MAX_KEY = 64
 
 
 class RejectReason(StrEnum):
@@ -134,3 +140,14 @@ class BundleRefused(ServiceError):
 
 class StartupFailed(ServiceError):
     """The process cannot start; the message says what is wrong and what to do."""
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return what to tell somebody who wrote a name nobody knows."""
+    near = difflib.get_close_matches(name[:_MAX_KEY], known, 1)
+    return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+
+
+def shown_key(name: str) -> str:
+    """Return a caller's key as it may stand in an answer: never a value in disguise."""
+    return name if name.isidentifier() and name.isascii() and len(name) <= _MAX_KEY else "?"

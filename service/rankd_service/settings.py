@@ -1,12 +1,12 @@
 """Every knob of the service, typed, with its unit in its name. Nothing else reads the environment.
 
 Values come, strongest first, from the command line, from `RANKD_SECTION__KEY`, from `REDIS_URL` (the
-store's address), from the YAML file and from the defaults below. A key nobody knows is an error: a misspelt limit would be no limit.
+store's address), from the YAML file and from the defaults below. A key nobody knows is an error: a
+misspelt limit would be no limit.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable
 from enum import StrEnum
@@ -22,9 +22,10 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from rankd_service.errors import StartupFailed
+from rankd_service.errors import StartupFailed, nearest
 
 __all__ = [
+    "MOST_CANDIDATES",
     "FeatureSettings",
     "InferenceSettings",
     "LimitSettings",
@@ -86,13 +87,16 @@ class ModelSettings(_Section):
     fusion: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
+# A parser that knows it stops here need not look at a list a hundred times too long.
+MOST_CANDIDATES = 10_000
+
+
 class LimitSettings(_Section):
     """What a request may ask for."""
 
-    max_candidates: int = Field(default=2000, ge=1)
+    max_candidates: int = Field(default=2000, ge=1, le=MOST_CANDIDATES)
     max_body_bytes: int = Field(default=1 << 20, ge=1024)
     max_id_bytes: int = Field(default=128, ge=1, le=128)
-    max_text_bytes: int = Field(default=512, ge=1)
     default_deadline_ms: float = Field(default=250, gt=0)
     max_deadline_ms: float = Field(default=10_000, gt=0)
     reserve_ms: float = Field(default=5, ge=0)
@@ -191,14 +195,14 @@ def _unknown_sections() -> list[str]:
     named = [n for n in os.environ if n.startswith(_PREFIX) and "__" in n]
     sections = {n: n.removeprefix(_PREFIX).split("__")[0].lower() for n in named}
     known = list(Settings.model_fields)
-    return [f"{n}: unknown section{_near(s, known)}" for n, s in sections.items() if s not in known]
+    return [f"{n}: unknown section; {nearest(s, known)}" for n, s in sections.items() if s not in known]
 
 
 def _mistake(error: dict[str, Any]) -> str:
     path = [str(part) for part in error["loc"]]
     where = ".".join(path) or "settings"
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_near(path[-1], _keys(path[:-1]))}"
+        return f"{where}: unknown key; {nearest(path[-1], _keys(path[:-1]))}"
     return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
@@ -209,8 +213,3 @@ def _keys(path: list[str]) -> list[str]:
         assert isinstance(kind, type)  # every section is a model
         model = kind
     return list(model.model_fields)
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    return f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(known)}"

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
 
 from rankd_contract.packing import FeatureStatus
 from rankd_service.deadline import Clock

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rankd_contract.bundle import Bundle, publish
 from rankd_contract.columns import Column
-from rankd_contract.encoding import Encoder
+from rankd_contract.encoding import Block, Encoder
 from rankd_contract.keys import entity_hashes, key_prefix
 from rankd_contract.manifest import GOLDEN, GRAPH, SCHEMA, BundleManifest
 from rankd_contract.packing import RowFormat
@@ -42,7 +42,7 @@ views:
     key: user_id
     fields:
       - {{name: user_id, kind: categorical, dtype: string, hash: {BUCKETS}}}
-      - {{name: age, kind: numeric, dtype: float32, default: 30, transform: [{{standard: {{mean: 30, std: 10}}}}]}}
+      - {{name: age, kind: numeric, dtype: float32, default: 30, transform: log1p}}
       - {{name: recent, kind: sequence, dtype: string, shares: item_id, max_length: 5}}
   - name: item
     entity: item
@@ -68,7 +68,7 @@ Graph = Callable[[FeatureSchema], onnx.GraphProto]
 
 
 def echo(schema: FeatureSchema) -> onnx.GraphProto:
-    """Scores: first id of the item / BUCKETS, first id of the user / BUCKETS, and then 0 for further tasks."""
+    """Scores: first id of the item / BUCKETS, first id of the user / BUCKETS, then 0 for further tasks."""
     b = _Builder()
     item = b.add(
         "Div", b.add("Cast", _first(b, "in_item_ids"), to=TensorProto.FLOAT), b.constant(np.float32(BUCKETS))
@@ -132,7 +132,6 @@ def publish_bundle(
     """Publish a bundle; `manifest` overrides its fields, `golden` among them the recorded arrays."""
     schema = parse_schema(schema_text)
     built = helper.make_model(graph(schema), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
-    onnx.checker.check_model(built)
     blob = built.SerializeToString()
     golden = manifest.pop("golden", None) or _golden(schema, blob)
     buffer = io.BytesIO()
@@ -163,9 +162,18 @@ def rows(
 ) -> dict[str, bytes]:
     """Encode and pack rows of one view, given by source column -> what a store holds, by key."""
     view = schema.view(view_name)
-    encoder = Encoder(FeatureSchema(schema.name, schema.views, schema.tasks), view.entity)
-    n = len(columns[view.key])
-    block = encoder.encode({f.source: Column.from_python(columns[f.source], f) for f in view.fields}, n)
+    encoder, n = Encoder(schema, view.entity), len(columns[view.key])
+    nulls: list[Any] = [None] * n
+    raw = {at.field.source: (columns.get(at.field.source, nulls), at.field) for at in encoder.layout.fields}
+    whole = encoder.encode({source: Column.from_python(*given) for source, given in raw.items()}, n)
+    mine = [at for at in encoder.layout.fields if at.view == view_name]
+    ids_at, values_at = (
+        slice(min(s.start for s in slices), max(s.stop for s in slices))
+        for slices in ([at.ids for at in mine], [at.values for at in mine])
+    )
+    block = Block(
+        np.ascontiguousarray(whole.ids[:, ids_at]), np.ascontiguousarray(whole.values[:, values_at])
+    )
     ids = [str(i) for i in columns[view.key]]
     times = np.full(n, int(event_time_s * 1000), np.int64)
     packed = RowFormat(schema, view).pack(block, entity_hashes(view, ids), times)
@@ -175,7 +183,11 @@ def rows(
 
 def user_rows(schema: FeatureSchema, ids: Sequence[str], event_time_s: float) -> dict[str, bytes]:
     """Pack rows of the test schema's users."""
-    columns = {"user_id": list(ids), "age": [20.0 + len(i) for i in ids], "recent": [["1", "2"] for _ in ids]}
+    columns: dict[str, list[Any]] = {
+        "user_id": list(ids),
+        "age": [20.0 + len(i) for i in ids],
+        "recent": [["1", "2"] for _ in ids],
+    }
     return rows(schema, "user", columns, event_time_s)
 
 
@@ -186,7 +198,7 @@ def item_rows(
     prices: Sequence[float | None] | None = None,
 ) -> dict[str, bytes]:
     """Pack rows of the test schema's items."""
-    columns = {
+    columns: dict[str, list[Any]] = {
         "item_id": list(ids),
         "genre": [("drama", "comedy", "crime")[len(i) % 3] for i in ids],
         "price": list(prices) if prices is not None else [0.25] * len(ids),

@@ -24,7 +24,7 @@ class Ranking:
 
 def fuse(scores_NT: NDArray[np.float32], weights_T: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the weighted mean float32 [N] of the task scores; `weights_T` sum to 1."""
-    fused = scores_NT[:, 0] * weights_T[0]
+    fused: NDArray[np.float64] = scores_NT[:, 0] * weights_T[0]
     for task in range(1, len(weights_T)):
         fused += scores_NT[:, task] * weights_T[task]
     return fused.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Bundle -> LoadedModel, or BundleRefused: nothing is served that does not reproduce its recorded scores here."""
+"""Bundle -> LoadedModel, or BundleRefused: what does not reproduce its recorded scores here is not served."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def _replay(at: str, session: GraphSession, bundle: Bundle) -> None:
         absent = sorted({*names, SCORES} - arrays.keys())
         if absent:
             raise BundleRefused(f"{at}: golden request {k} lacks {', '.join(absent)}; export again")
-        expected = arrays[SCORES]
+        expected = arrays[SCORES].astype(np.float64)
         try:
             (found,) = session.run((SCORES,), {n: arrays[n] for n in names})
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own, all straight from Exception
+        except Exception as error:  # onnxruntime's own errors share no other base
             raise BundleRefused(f"{at}: golden request {k} cannot be run: {error}") from error
         if found.shape != expected.shape:
             raise BundleRefused(
@@ -95,7 +95,7 @@ def _replay(at: str, session: GraphSession, bundle: Bundle) -> None:
         if not difference <= tolerance:  # so that NaN is refused too
             raise BundleRefused(
                 f"{at}: golden request {k}: scores differ from the recorded ones by {difference:.3g}, "
-                f"allowed is {tolerance:.3g}; this runtime computes the graph differently, export again for it"
+                f"allowed is {tolerance:.3g}; this runtime computes the graph differently, export for it"
             )
 
 
@@ -117,12 +117,13 @@ def _weights(at: str, fusion: Mapping[str, float], tasks: tuple[str, ...]) -> ND
     unknown = sorted(fusion.keys() - set(tasks))
     if unknown:
         raise BundleRefused(
-            f"{at}: fusion weighs {', '.join(unknown)}, but the tasks are {', '.join(tasks)}; mend models.fusion"
+            f"{at}: fusion weighs {', '.join(unknown)}, the tasks are {', '.join(tasks)}; mend models.fusion"
         )
     weights = np.array([fusion.get(task, 0.0) for task in tasks], np.float64)
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise BundleRefused(f"{at}: fusion weights are {dict(fusion)}; expected none below 0 and one above")
-    return weights / weights.sum()
+    shares: NDArray[np.float64] = weights / weights.sum()
+    return shares
 
 
 def _card(bundle: Bundle, session: GraphSession, fusion: Mapping[str, float]) -> ModelCard:

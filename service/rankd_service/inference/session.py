@@ -47,7 +47,7 @@ class GraphSession:
             self._session: Any = ort.InferenceSession(
                 str(graph), options, [p for p in wanted if _available(p)]
             )
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises classes of its own, all straight from Exception
+        except Exception as error:  # onnxruntime's own errors share no other base
             raise BundleRefused(f"{graph}: onnxruntime cannot load it: {error}") from error
         self.provider: str = self._session.get_providers()[0]
         if provider is ProviderChoice.REQUIRE_CUDA and self.provider != _CUDA:

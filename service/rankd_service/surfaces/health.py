@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -13,7 +14,7 @@ from rankd_service.lifecycle import Lifecycle, State
 
 __all__ = ["health_routes"]
 
-_NOT_YET = {503: {"description": "Not yet, or no more; the body says what is missing."}}
+_NOT_YET: dict[int | str, dict[str, Any]] = {503: {"description": "Not yet, or no more; the body says why."}}
 
 
 def health_routes(lifecycle: Lifecycle, registry: CollectorRegistry) -> APIRouter:

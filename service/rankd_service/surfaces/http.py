@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -22,7 +24,7 @@ _FRAMEWORK = {
     404: "there is no such path; GET /openapi.json lists all",
     405: "this path has other methods, see Allow",
 }
-_NO_MODEL = {404: {"model": ErrorAnswer, "description": "No such model."}}
+_NO_MODEL: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "description": "No such model."}}
 
 
 def add_routes(app: FastAPI, pipeline: RankPipeline, endpoint: RankEndpoint) -> None:

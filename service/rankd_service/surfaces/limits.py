@@ -68,7 +68,7 @@ async def read_body(headers: Headers, receive: Callable[[], Awaitable[Message]],
 
 
 def check_ids(ids: Sequence[str], max_bytes: int, place: str) -> None:
-    """Refuse ids that are empty, too long in UTF-8 or hold NUL; `place` names one, with `{row}` for its index."""
+    """Refuse ids that are empty, too long in UTF-8 or hold NUL; `place` names one, `{row}` is its index."""
     longest = max(map(len, ids))
     text = "".join(ids)
     if min(map(len, ids)) and "\0" not in text and (longest if text.isascii() else 4 * longest) <= max_bytes:

@@ -106,10 +106,10 @@ class RankEndpoint:
 
     async def _rank(self, exchange: _Exchange, receive: Receive) -> bytes:
         times = exchange.times
-        model = self._pipeline.find(exchange.model, exchange.version)
-        in_header_ms = header_deadline_ms(exchange.headers)
         body = await read_body(exchange.headers, receive, self._limits.max_body_bytes)
         exchange.body_read = True
+        model = self._pipeline.find(exchange.model, exchange.version)
+        in_header_ms = header_deadline_ms(exchange.headers)
         with times(Stage.PARSE):
             parsed = parse_request(body, exchange.id, self._limits)
             allowed_s, cut = deadline_s(in_header_ms, parsed.deadline_ms, self._limits)

@@ -7,7 +7,6 @@ written by `answer.py`.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,8 @@ from typing_extensions import TypedDict
 
 from rankd_contract.packing import FeatureStatus
 from rankd_service.domain import Candidates, DegradeReason, Fields, FieldValue, RankRequest, Rung, Stage, User
-from rankd_service.errors import InvalidRequest, MalformedRequest, RejectReason
-from rankd_service.settings import LimitSettings
+from rankd_service.errors import InvalidRequest, MalformedRequest, RejectReason, nearest, shown_key
+from rankd_service.settings import MOST_CANDIDATES, LimitSettings
 from rankd_service.surfaces.limits import check_ids
 
 __all__ = [
@@ -35,7 +34,6 @@ __all__ = [
     "parse_request",
 ]
 
-_MAX_NAME = 64
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -69,7 +67,9 @@ class _ValueSchema:
             core_schema.str_schema(strict=True),
             core_schema.bool_schema(strict=True),
             core_schema.int_schema(strict=True, ge=-(2**63), lt=2**63),
-            core_schema.float_schema(strict=True),
+            core_schema.float_schema(
+                strict=True, allow_inf_nan=True
+            ),  # told apart below, with its own reason
         ]
         several = core_schema.list_schema(
             core_schema.union_schema(list(one), mode="left_to_right"), fail_fast=True
@@ -119,13 +119,11 @@ class RankBody(TypedDict, total=False):
     user: Required[
         Annotated[Annotated[Id, Tag("|id")] | Annotated[UserBody, Tag("|object")], Discriminator(_tag)]
     ]
-    items: Annotated[list[ItemBody], FailFast()]
-    item_ids: Annotated[list[Id], FailFast()]
+    items: Annotated[list[ItemBody], FailFast(), Field(max_length=MOST_CANDIDATES)]
+    item_ids: Annotated[list[Id], FailFast(), Field(max_length=MOST_CANDIDATES)]
     context: Annotated[
         dict[str, Value],
-        Field(
-            description="Context fields by name; `timestamp` (seconds since 1970) is now where it is not given."
-        ),
+        Field(description="Context fields by name; `timestamp` is in seconds since 1970, now by default."),
     ]
     deadline_ms: Annotated[
         float, Field(gt=0, description="Time the answer is worth waiting for; cut to our maximum.")
@@ -152,23 +150,22 @@ def parse_request(body: bytes, request_id: str, limits: LimitSettings) -> Parsed
     try:
         tree = _READER.validate_json(body)
     except ValidationError as error:
-        raise _objection(error.errors(include_url=False, include_input=False)[0]) from None
+        raise _objection(error.errors(include_url=False, include_input=False)[0], limits) from None
     place = "item_ids" if "item_ids" in tree else "items"
-    entries: Sequence[Any] = tree.get(place, ())
+    entries: Sequence[object] = tree.get("item_ids", ()) if place == "item_ids" else tree.get("items", ())
     if ("items" in tree) == ("item_ids" in tree):
         raise InvalidRequest(RejectReason.SCHEMA, "expected exactly one of `items` and `item_ids`", "items")
     if not entries:
         raise InvalidRequest(RejectReason.NO_CANDIDATES, "expected at least one candidate", place)
     if len(entries) > limits.max_candidates:
-        message = f"expected at most {limits.max_candidates} candidates; send them in several requests"
-        raise InvalidRequest(RejectReason.TOO_MANY_CANDIDATES, message, place)
+        raise _too_many(place, limits)
     user = _user(tree["user"], limits)
     if "items" in tree:
         candidates = _candidates(tree["items"], limits)
     else:
         candidates = Candidates(_ids(tree["item_ids"], limits, "item_ids.{row}"))
     context: Fields = tree.get("context", {})
-    _check_fields(context, "context", limits)
+    _check_fields(context, "context")
     asked_id = tree.get("id", request_id)
     if "\0" in asked_id:
         raise InvalidRequest(RejectReason.SCHEMA, "expected a string without NUL", "id")
@@ -179,7 +176,7 @@ def parse_request(body: bytes, request_id: str, limits: LimitSettings) -> Parsed
 def _user(given: str | int | UserBody, limits: LimitSettings) -> User:
     if isinstance(given, dict):
         fields: Fields = given.get("fields", {})
-        _check_fields(fields, "user.fields", limits)
+        _check_fields(fields, "user.fields")
         return User(_ids([given["id"]], limits, "user.id")[0], fields)
     return User(_ids([given], limits, "user")[0])
 
@@ -190,7 +187,7 @@ def _candidates(items: Sequence[ItemBody], limits: LimitSettings) -> Candidates:
         row: f for row, item in enumerate(items) if (f := item.get("fields"))
     }
     for row, one in fields.items():
-        _check_fields(one, f"items.{row}.fields", limits)
+        _check_fields(one, f"items.{row}.fields")
     return Candidates(ids, fields)
 
 
@@ -198,39 +195,35 @@ def _ids(given: Sequence[str | int], limits: LimitSettings, place: str) -> list[
     ids = list(map(str, given))
     check_ids(ids, limits.max_id_bytes, place)
     if len(set(ids)) != len(ids):
-        seen: set[str] = set()
-        row = next(row for row, one in enumerate(ids) if one in seen or seen.add(one))
+        first = {one: row for row, one in reversed(list(enumerate(ids)))}
+        row = next(row for row, one in enumerate(ids) if first[one] != row)
         message = 'this id was already given (1 and "1" are the same id); send each candidate once'
         raise InvalidRequest(RejectReason.DUPLICATE, message, place.format(row=row))
     return ids
 
 
-def _check_fields(fields: Fields, place: str, limits: LimitSettings) -> None:
+def _check_fields(fields: Fields, place: str) -> None:
     for name, value in fields.items():
         for one in value if isinstance(value, list) else (value,):
             if isinstance(one, float) and not math.isfinite(one):
                 raise InvalidRequest(
-                    RejectReason.NOT_FINITE, "expected a finite number", f"{place}.{_shown(name)}"
+                    RejectReason.NOT_FINITE, "expected a finite number", f"{place}.{shown_key(name)}"
                 )
-            if isinstance(one, str) and len(one.encode()) > limits.max_text_bytes:
-                # Hashing takes a step a byte, for all rows at once: one long text would hold up every request.
-                message = f"expected at most {limits.max_text_bytes} bytes of UTF-8"
-                raise InvalidRequest(RejectReason.SCHEMA, message, f"{place}.{_shown(name)}")
 
 
-def _objection(error: Any) -> MalformedRequest | InvalidRequest:
+def _objection(error: Any, limits: LimitSettings) -> MalformedRequest | InvalidRequest:
     kind, path = error["type"], [p for p in error["loc"] if not str(p).startswith("|")]
-    place = ".".join(str(p) if isinstance(p, int) else _shown(p) for p in path) or None
+    place = ".".join(str(p) if isinstance(p, int) else shown_key(p) for p in path) or None
     if kind == "json_invalid":
         at = error["msg"].rpartition(" at ")[2]
         return MalformedRequest(RejectReason.MALFORMED, f"the body is not valid JSON, see {at}")
+    if kind == "too_long":
+        return _too_many(str(place), limits)
     if kind == "finite_number":
         return InvalidRequest(RejectReason.NOT_FINITE, "expected a finite number", place)
     if kind == "extra_forbidden":
         known = list((RankBody if len(path) == 1 else ItemBody).__annotations__)
-        near = difflib.get_close_matches(str(path[-1])[:_MAX_NAME], known, 1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
-        return InvalidRequest(RejectReason.SCHEMA, f"unknown key; {hint}", place)
+        return InvalidRequest(RejectReason.SCHEMA, f"unknown key; {nearest(str(path[-1]), known)}", place)
     if kind == "missing":
         return InvalidRequest(RejectReason.SCHEMA, "this key is required", place)
     reason = (
@@ -239,9 +232,9 @@ def _objection(error: Any) -> MalformedRequest | InvalidRequest:
     return InvalidRequest(reason, error["msg"].replace("Input should be", "expected"), place)
 
 
-def _shown(name: str) -> str:
-    """Return a caller's key as it may stand in an answer: never a value in disguise."""
-    return name if name.isidentifier() and name.isascii() and len(name) <= _MAX_NAME else "?"
+def _too_many(place: str, limits: LimitSettings) -> InvalidRequest:
+    message = f"expected at most {limits.max_candidates} candidates; send them in several requests"
+    return InvalidRequest(RejectReason.TOO_MANY_CANDIDATES, message, place)
 
 
 class DegradationOut(BaseModel):
