@@ -72,7 +72,7 @@ def _candidates(items: str | None, file: Path | None) -> list[str]:
 
 
 def _only_model(client: Client) -> str:
-    names = [str(m["name"]) for m in client.models()]
+    names = [str(m["model"]) for m in client.models()]
     if len(names) != 1:
         fail(f"--model is needed: the service has {', '.join(names) or 'no model'}", 2)
     return names[0]

@@ -56,7 +56,8 @@ def lively(name: str, schema: FeatureSchema) -> nn.Module:
 def serialised(name: str, schema: FeatureSchema) -> bytes:
     example = random_request(schema, 6, 3, seed=1)
     tensors = {name: torch.from_numpy(array) for name, array in example.items()}
-    return to_onnx(lively(name, schema), schema, tensors).SerializeToString()
+    graph: bytes = to_onnx(lively(name, schema), schema, tensors).SerializeToString()
+    return graph
 
 
 def exported(name: str, schema: FeatureSchema) -> onnx.ModelProto:
