@@ -92,13 +92,12 @@ class RowFormat:
         keep what `out` held. Returns a FeatureStatus for each row, uint8 [n]: PRESENT, NOT_FOUND, CORRUPT
         (length, magic, checksum or a number that is infinite), MISMATCH (format or fingerprint), FOREIGN.
         """
-        boxed = np.empty(len(rows), object)
-        boxed[:] = rows
         lengths = np.fromiter(map(operator.length_hint, rows), np.int64, len(rows))
-        absent = np.fromiter((row is None for row in rows), np.bool_, len(rows))
-        statuses = np.where(absent, FeatureStatus.NOT_FOUND, FeatureStatus.CORRUPT).astype(np.uint8)
-        whole = np.flatnonzero(lengths == self.row_bytes)
-        joined = b"".join(rows) if len(whole) == len(rows) else b"".join(boxed[whole].tolist())  # type: ignore[arg-type]
+        statuses = np.full(len(rows), FeatureStatus.CORRUPT, np.uint8)
+        whole, odd = np.flatnonzero(lengths == self.row_bytes), np.flatnonzero(lengths != self.row_bytes)
+        statuses[[i for i in odd.tolist() if rows[i] is None]] = FeatureStatus.NOT_FOUND
+        kept = [rows[i] for i in whole.tolist()] if odd.size else rows
+        joined = b"".join(kept)  # type: ignore[arg-type]  # a None has no length of a row
         words = np.frombuffer(joined, np.uint64).reshape(len(whole), self.row_words)
 
         halves = words.view(np.uint32)
@@ -107,7 +106,9 @@ class RowFormat:
         values = halves[:, values_at : values_at + self.num_values].view(np.float32)
 
         sound = (words[:, -1] == self._checksum(words)) & (words[:, 0] & 0xFFFFFFFF == _MAGIC)
-        sound &= ~np.isinf(values).any(axis=1)
+        infinite = np.isinf(values)
+        if infinite.any():
+            sound &= ~infinite.any(axis=1)
         same_layout = (words[:, 0] == self._lead) & (words[:, 1] == self.fingerprint)
         same_entity = words[:, 2] == entity_hashes[whole]
         statuses[whole] = np.select(
