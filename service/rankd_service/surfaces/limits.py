@@ -20,7 +20,7 @@ Message = MutableMapping[str, Any]
 Headers = Mapping[bytes, bytes]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-_NUMBER = re.compile(rb"[+-]?[0-9]{1,15}(\.[0-9]{1,15})?")
+_NUMBER = re.compile(rb"[+-]?[0-9]{1,15}(\.[0-9]{1,20})?")
 _DEADLINE_HEADER = "X-Deadline-Ms"
 
 

@@ -62,7 +62,7 @@ def _paths() -> dict[str, Any]:
 
 
 def _operation(summary: str, operation: str, path: list[str]) -> dict[str, Any]:
-    wish = {"type": "number", "exclusiveMinimum": 0, "maximum": 999_999_999}
+    wish = {"type": "number", "minimum": 0.001, "maximum": 999_999_999}
     headers = [
         {"name": "X-Request-Id", "in": "header", "required": False, **_TEXT, "description": "Comes back."},
         {
