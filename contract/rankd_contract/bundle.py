@@ -1,8 +1,8 @@
 """Bundles on disk: `repository/{model}/{version}/` and the pointer `repository/{model}/current.json`.
 
-A bundle is a closed list of plain files. Publishing writes and syncs the files first, renames the folder
-into place, and moves the pointer last, so a reader sees the old version or the new one, never half of one;
-a publisher killed at any step leaves nothing that a reader would take for a bundle.
+A bundle is a closed list of plain files. Publishing writes, syncs and verifies the files first, renames the
+folder into place, and moves the pointer last, so a reader sees the old version or the new one, never half of
+one; a publisher killed at any step leaves nothing that a reader would take for the current bundle.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ __all__ = ["Bundle", "current_version", "model_names", "open_bundle", "open_curr
 
 _POINTER, _LOCK, _INCOMING = "current.json", ".lock", ".incoming"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _MAX_FILE_BYTES = 64 << 30
+_MAX_MANIFEST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,11 @@ def publish(repository: Path, manifest: BundleManifest, files: Mapping[str, byte
             f"model name {manifest.model!r}: expected letters, digits, '_', '.', '-', "
             "starting with a letter or a digit"
         )
+    for name in files:
+        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+            raise CorruptBundle(
+                f"file name {name!r}: expected a plain name of letters, digits, '_', '.', '-'"
+            )
     home = repository / manifest.model
     home.mkdir(parents=True, exist_ok=True)
     with _turn(home):
@@ -72,57 +79,31 @@ def publish(repository: Path, manifest: BundleManifest, files: Mapping[str, byte
                 _write(incoming / name, content)
             version = max(versions(repository, manifest.model), default=0) + 1
             entries = {name: _entry(incoming / name) for name in files}
-            text = replace(manifest, version=version, files=entries).to_json()
-            _write(incoming / MANIFEST, text)
+            _write(incoming / MANIFEST, replace(manifest, version=version, files=entries).to_json())
             _sync(incoming)
+            bundle = open_bundle(incoming)
             incoming.rename(home / str(version))
         except BaseException:
             shutil.rmtree(incoming, ignore_errors=True)
             raise
         _sync(home)
-        _point(home, version, hashlib.sha256(text).hexdigest())
-    return open_bundle(home / str(version))
+        _point(home, version, bundle.digest)
+    return replace(bundle, path=home / str(version))
 
 
 def open_bundle(path: Path) -> Bundle:
     """Read and verify a bundle. Raises CorruptBundle naming the file and what is wrong with it."""
-    try:
-        text = (path / MANIFEST).read_bytes()
-    except OSError as error:
-        raise CorruptBundle(
-            f"{path}: no readable {MANIFEST} ({error.strerror}); is this a bundle?"
-        ) from error
-    manifest = BundleManifest.from_json(text)
-    present = {p.name for p in path.iterdir()} - {MANIFEST}
-    if present != set(manifest.files):
-        missing, extra = sorted(set(manifest.files) - present), sorted(present - set(manifest.files))
-        raise CorruptBundle(
-            f"{path}: files missing: {missing or 'none'}; not in the manifest: {extra or 'none'}"
-        )
-    for required in (GRAPH, SCHEMA, GOLDEN):
-        if required not in manifest.files:
-            raise CorruptBundle(f"{path}: the manifest lists no {required}")
-    for name, expected in manifest.files.items():
-        _verify(path / name, expected)
-    try:
-        schema = parse_schema((path / SCHEMA).read_text(encoding="utf-8"))
-    except SchemaError as error:
-        raise CorruptBundle(f"{path / SCHEMA}: {error}") from error
-    if f"{schema.fingerprint:016x}" != manifest.schema_fingerprint:
-        raise CorruptBundle(
-            f"{path / SCHEMA}: fingerprint {schema.fingerprint:016x}, "
-            f"the manifest says {manifest.schema_fingerprint}"
-        )
-    return Bundle(path, manifest, schema, hashlib.sha256(text).hexdigest())
+    return _open(path, _manifest_text(path))
 
 
 def open_current(repository: Path, model: str) -> Bundle:
     """Open the version the pointer names. Raises CorruptBundle where pointer and bundle do not agree."""
     version, digest = _pointer(repository / model)
-    bundle = open_bundle(repository / model / str(version))
-    if bundle.digest != digest:
-        raise CorruptBundle(f"{bundle.path}: the manifest is not the one that was published; publish again")
-    return bundle
+    path = repository / model / str(version)
+    text = _manifest_text(path)
+    if hashlib.sha256(text).hexdigest() != digest:
+        raise CorruptBundle(f"{path}: the manifest is not the one that was published; publish again")
+    return _open(path, text)
 
 
 def current_version(repository: Path, model: str) -> int:
@@ -145,12 +126,51 @@ def versions(repository: Path, model: str) -> list[int]:
     )
 
 
+def _manifest_text(path: Path) -> bytes:
+    try:
+        found = (path / MANIFEST).lstat()
+        if not _is_plain(found) or found.st_size > _MAX_MANIFEST_BYTES:
+            raise CorruptBundle(
+                f"{path}: no readable {MANIFEST} (it must be a plain file of its own, at most 16 MiB)"
+            )
+        return (path / MANIFEST).read_bytes()
+    except OSError as error:
+        reason = f"no readable {MANIFEST} ({error.strerror}); is this a bundle?"
+        raise CorruptBundle(f"{path}: {reason}") from error
+
+
+def _open(path: Path, text: bytes) -> Bundle:
+    manifest = BundleManifest.from_json(text)
+    for required in (GRAPH, SCHEMA, GOLDEN):
+        if required not in manifest.files:
+            raise CorruptBundle(f"{path}: the manifest lists no {required}")
+    try:
+        present = {p.name for p in path.iterdir()} - {MANIFEST}
+        if present != set(manifest.files):
+            missing = sorted(set(manifest.files) - present) or "none"
+            extra = sorted(present - set(manifest.files)) or "none"
+            raise CorruptBundle(f"{path}: files missing: {missing}; not in the manifest: {extra}")
+        for name, expected in manifest.files.items():
+            _verify(path / name, expected)
+        schema = parse_schema((path / SCHEMA).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptBundle(f"{path}: cannot be read: {error}") from error
+    except SchemaError as error:
+        raise CorruptBundle(f"{path / SCHEMA}: {error}") from error
+    if f"{schema.fingerprint:016x}" != manifest.schema_fingerprint:
+        raise CorruptBundle(
+            f"{path / SCHEMA}: fingerprint {schema.fingerprint:016x}, "
+            f"the manifest says {manifest.schema_fingerprint}"
+        )
+    return Bundle(path, manifest, schema, hashlib.sha256(text).hexdigest())
+
+
 def _pointer(home: Path) -> tuple[int, str]:
     path = home / _POINTER
     try:
         tree = json.loads(path.read_bytes())
         return int(tree["version"]), str(tree["manifest_sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptBundle(
             f"{path}: no usable pointer ({error}); publish the model with `rankd export`"
         ) from error
@@ -158,8 +178,12 @@ def _pointer(home: Path) -> tuple[int, str]:
 
 def _point(home: Path, version: int, digest: str) -> None:
     fresh = home / f".{_POINTER}"
-    _write(fresh, (json.dumps({"version": version, "manifest_sha256": digest}) + "\n").encode())
-    fresh.replace(home / _POINTER)
+    try:
+        _write(fresh, (json.dumps({"version": version, "manifest_sha256": digest}) + "\n").encode())
+        fresh.replace(home / _POINTER)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
     _sync(home)
 
 
@@ -180,7 +204,7 @@ def _entry(path: Path) -> FileEntry:
 
 def _verify(path: Path, expected: FileEntry) -> None:
     found = path.lstat()
-    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+    if not _is_plain(found):
         raise CorruptBundle(f"{path}: must be a plain file of its own, not a link")
     if found.st_size != expected.bytes or found.st_size > _MAX_FILE_BYTES:
         raise CorruptBundle(f"{path}: {found.st_size} bytes, the manifest says {expected.bytes}")
@@ -188,6 +212,10 @@ def _verify(path: Path, expected: FileEntry) -> None:
         raise CorruptBundle(
             f"{path}: SHA-256 differs from the manifest; the file was altered after publishing"
         )
+
+
+def _is_plain(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
 def _sync(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -59,7 +59,7 @@ class BundleManifest:
         """Read a manifest. Raises UnsupportedFormat for another format, CorruptBundle for a broken one."""
         try:
             tree = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptBundle(f"{MANIFEST}: not valid JSON: {error}") from error
         found = tree.pop("format", None) if isinstance(tree, dict) else None
         if found != FORMAT:
@@ -69,12 +69,44 @@ class BundleManifest:
         try:
             tree["inputs"] = _specs(tree["inputs"])
             tree["outputs"] = _specs(tree["outputs"])
-            tree["tasks"] = tuple(tree["tasks"])
+            tree["tasks"] = tuple(_typed(tree, "tasks", list))
             tree["files"] = {name: FileEntry(**entry) for name, entry in tree["files"].items()}
-            return cls(**tree)
+            manifest = cls(**tree)
+            _check_types(manifest)
+            return manifest
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptBundle(f"{MANIFEST}: incomplete or altered: {error}") from error
 
 
 def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(e["name"], e["dtype"], tuple(e["dims"])) for e in entries)
+    specs = tuple(TensorSpec(e["name"], e["dtype"], tuple(e["dims"])) for e in entries)
+    for spec in specs:
+        _each([spec.name, spec.dtype], str, "tensor")
+        _each(spec.dims, (str, int), f"dims of {spec.name}")
+    return specs
+
+
+def _check_types(manifest: BundleManifest) -> None:
+    found = vars(manifest)
+    for name in ("model", "architecture", "created_at", "schema_fingerprint"):
+        _typed(found, name, str)
+    for name in ("version", "opset"):
+        _typed(found, name, int)
+    _typed(found, "golden_tolerance", (int, float))
+    for name in ("fusion", "parity", "metrics", "record"):
+        _typed(found, name, dict)
+    _each(manifest.tasks, str, "tasks")
+    _each(manifest.fusion.values(), (int, float), "fusion")
+    _each((entry.bytes for entry in manifest.files.values()), int, "files.bytes")
+    _each((entry.sha256 for entry in manifest.files.values()), str, "files.sha256")
+
+
+def _typed(found: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:
+    _each([found[name]], kind, name)
+    return found[name]
+
+
+def _each(values: Iterable[object], kind: type | tuple[type, ...], name: str) -> None:
+    for value in values:
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{name} is a {type(value).__name__}")
