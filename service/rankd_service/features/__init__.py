@@ -1,1 +1,1 @@
-"""Feature rows: where they are stored, and how they become the inputs of a model."""
+"""Where feature rows live, how they get there and how they become a model's inputs."""
