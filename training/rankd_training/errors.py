@@ -11,6 +11,7 @@ TrainingError
 │   └── OfflineError          every source failed; names each, and why
 ├── SettingError              a setting is unknown, of the wrong type or out of range
 │   └── UnknownModel          no model has that name
+├── Diverged                  weights are no longer finite numbers
 ├── ExamplesError             a table of examples cannot be trained on; names file, column and row
 └── RunError                  a run's folder is in the way, incomplete or altered
 """
@@ -108,6 +109,17 @@ class UnknownModel(SettingError):
         super().__init__(f"no model is called {name!r}; known: {', '.join(known)}")
         self.name = name
         self.known = tuple(known)
+
+
+class Diverged(TrainingError):
+    """Weights are no longer finite numbers."""
+
+    def __init__(self, epoch: int, learning_rate: float) -> None:
+        super().__init__(
+            f"after epoch {epoch} some weights are no longer finite numbers; lower learning_rate (now "
+            f"{learning_rate:g}), or transform fields whose numbers are large"
+        )
+        self.epoch = epoch
 
 
 class ExamplesError(TrainingError):

@@ -26,6 +26,8 @@ class TrainSettings:
         learning_rate: of Adam.
         weight_decay: of every weight but embeddings and biases, decoupled (AdamW).
         embedding_decay: the same for embeddings, whose rare rows overfit first.
+        unknown_rates: by field, the share of ids that is hidden in training, so that values which are new
+            when the model is used read a learned row (`unknowns.py`).
         seed: of initial weights, order of rows, and dropout.
         group_column: whose row it is, for the AUC within users; by default the user view's key.
         threads: of torch. More than one helps large models on an idle machine; on a busy one they wait for
@@ -43,6 +45,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     embedding_decay: float = 0.0
+    unknown_rates: Mapping[str, float] = field(default_factory=dict)
     seed: int = 42
     group_column: str | None = None
     threads: int = 1

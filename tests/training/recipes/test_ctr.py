@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from rankd_training import checkpoint
-from rankd_training.errors import ExamplesError, RunError, SettingError, UnknownModel
+from rankd_training.errors import Diverged, ExamplesError, RunError, SettingError, UnknownModel
 from rankd_training.progress import RichProgress
 from rankd_training.recipes.ctr import RunResult, train
 from rankd_training.report import render_metrics
@@ -129,8 +129,14 @@ def test_a_model_of_interactions_learns_what_a_linear_one_cannot(tmp_path: Path)
 
 def test_the_best_epochs_weights_are_kept_and_training_stops_early(tmp_path: Path) -> None:
     heard = Recorder()
-    settings = {"model": "lr", "model_config": {}, "epochs": 40, "patience": 2, "learning_rate": 0.05}
-    result = run(tmp_path, progress=heard, **settings)
+    settings: dict[str, Any] = {
+        "model": "lr",
+        "model_config": {},
+        "epochs": 40,
+        "patience": 2,
+        "learning_rate": 0.05,
+    }
+    result = run(tmp_path, progress=heard, epochs=40, patience=2, **settings)
     epochs = result.record.epochs
     means = [sum(e.valid_auc.values()) / 2 for e in epochs]
     assert result.record.best_epoch == means.index(max(means)) + 1
@@ -185,6 +191,20 @@ def test_embedding_decay_touches_embeddings_only(tmp_path: Path) -> None:
     assert norm["tower.layers.0.weight"] == pytest.approx(1.0, abs=0.05)
 
 
+def test_strangers_read_what_was_learned_for_them(tmp_path: Path) -> None:
+    run(tmp_path, unknown_rates={"user_id": 0.5}, epochs=1)
+    model = checkpoint.load(tmp_path / "run")
+    table = model.embedding.table.weight.detach()[model.embedding.rows_of("user_id")]
+    assert torch.equal(table[0], table[1])  # no training row lacks its user id, so row 0 was never read
+    assert not torch.equal(table[2], table[1])
+
+
+def test_training_that_diverges_says_so_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match="lower learning_rate"):
+        run(tmp_path, learning_rate=1e30)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_in_use_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "mine.txt").write_text("precious")
@@ -209,6 +229,7 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         ({"epochs": 0}, SettingError, "epochs: expected a number above 0, got 0"),
         ({"learning_rate": 0.0}, SettingError, "learning_rate"),
         ({"batch_size": -1}, SettingError, "batch_size"),
+        ({"unknown_rates": {"x": 0.1}}, SettingError, "unknown_rates: 'x'"),
         ({"group_column": "household"}, ExamplesError, "household"),
     ],
 )

@@ -43,26 +43,39 @@ class FeatureEmbedding(nn.Module):
         super().__init__()
         self.width = width
         starts, num_rows = _first_rows(schema, share=share)
+        self._rows = {
+            name: slice(at, at + schema.cardinality(schema.fields[name])) for name, at in starts.items()
+        }
         self.table = nn.Embedding(num_rows, width)
         self.user_side = _Side(schema, USER_SIDE, starts, width)
         self.item_side = _Side(schema, ITEM_SIDE, starts, width)
         self.num_user_slots = self.user_side.num_slots
         self.num_item_slots = self.item_side.num_slots
-        self._initialise(schema, starts, std)
+        self._initialise(std)
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs by signature name -> user's slots [R, Su, E] and items' slots [N, Si, E]."""
         return self.user_side(features, self.table), self.item_side(features, self.table)
 
+    def rows_of(self, field: str) -> slice:
+        """Return where the table of a field lies that has one of its own."""
+        return self._rows[field]
+
+    def rows_read(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Say which rows of the table these inputs read -> bool [rows of the table]; padding reads none."""
+        seen = torch.zeros(self.table.num_embeddings, dtype=torch.bool)
+        for side in (self.user_side, self.item_side):
+            seen[side.rows_read(features)] = True
+        return seen
+
     @torch.no_grad()
-    def _initialise(self, schema: FeatureSchema, starts: Mapping[str, int], std: float | None) -> None:
+    def _initialise(self, std: float | None) -> None:
         if std is not None:
             self.table.weight.normal_(0.0, std)
         else:
-            for name, start in starts.items():
-                num_rows = schema.cardinality(schema.fields[name])
-                bound = math.sqrt(6 / (num_rows + self.width))
-                self.table.weight[start : start + num_rows].uniform_(-bound, bound)
+            for rows in self._rows.values():
+                bound = math.sqrt(6 / (rows.stop - rows.start + self.width))
+                self.table.weight[rows].uniform_(-bound, bound)
         for side in (self.user_side, self.item_side):
             side.initialise(std)
 
@@ -87,6 +100,7 @@ class _Side(nn.Module):
 
     cardinality_W: Tensor
     start_W: Tensor
+    listed_W: Tensor
 
     def __init__(
         self, schema: FeatureSchema, entities: Sequence[Entity], starts: Mapping[str, int], width: int
@@ -103,6 +117,8 @@ class _Side(nn.Module):
         first_rows = [starts[f.name if f.name in starts else schema.table(f).name] for f in of_column]
         self.register_buffer("cardinality_W", torch.tensor(cardinalities).int(), persistent=False)
         self.register_buffer("start_W", torch.tensor(first_rows).int(), persistent=False)
+        listed = torch.tensor([_is_list(f) for f in of_column], dtype=torch.bool)
+        self.register_buffer("listed_W", listed, persistent=False)
         num_values = sum(at.num_values for at in layouts)
         self.scale_VE = nn.Parameter(torch.empty(num_values, width)) if num_values else None
         self.shift_VE = nn.Parameter(torch.empty(num_values, width)) if num_values else None
@@ -112,9 +128,7 @@ class _Side(nn.Module):
         ids_RW = embedded_RWE = number_RVE = None
         if self._id_inputs:
             ids_RW = _joined([features[name] for name in self._id_inputs])
-            # The runtime's gather does not check bounds on every device, so the graph does.
-            known_RW = (ids_RW >= 0) & (ids_RW < self.cardinality_W)
-            embedded_RWE = table(torch.where(known_RW, ids_RW, UNKNOWN) + self.start_W)
+            embedded_RWE = table(self._rows(ids_RW))
         if self.scale_VE is not None and self.shift_VE is not None:
             value_RV = _joined([features[name] for name in self._value_inputs])
             number_RVE = value_RV.unsqueeze(2) * self.scale_VE + self.shift_VE
@@ -131,6 +145,19 @@ class _Side(nn.Module):
                 piece_RLE = _mean_of_present(piece_RLE, ids_RW[:, run.start : run.stop])
             slots.append(piece_RLE)
         return _joined(slots)
+
+    def rows_read(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Return the rows of the table that these inputs read, in any order, more than once."""
+        if not self._id_inputs:
+            return torch.zeros(0, dtype=torch.int32)
+        ids_RW = _joined([features[name] for name in self._id_inputs])
+        padding_RW = (ids_RW == MISSING) & self.listed_W
+        return self._rows(ids_RW)[~padding_RW]
+
+    def _rows(self, ids_RW: Tensor) -> Tensor:
+        # The runtime's gather does not check bounds on every device, so the graph does.
+        known_RW = (ids_RW >= 0) & (ids_RW < self.cardinality_W)
+        return torch.where(known_RW, ids_RW, UNKNOWN) + self.start_W
 
     @torch.no_grad()
     def initialise(self, std: float | None) -> None:

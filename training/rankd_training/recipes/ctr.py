@@ -8,6 +8,7 @@ Legend: n rows, N rows of a batch, T tasks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,20 +17,20 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rankd_contract.schema_file import load_schema
 from rankd_contract.signature import ROW, tensors
-from rankd_training.errors import SettingError
+from rankd_training.errors import Diverged, SettingError
 from rankd_training.examples import Examples, load_examples
 from rankd_training.metrics import TaskMetrics, evaluate
 from rankd_training.models.registry import RankingModel, build
 from rankd_training.progress import SILENT, Progress
 from rankd_training.run_folder import EpochRecord, RunRecord, check_free, publish, record_of
 from rankd_training.settings import TrainSettings
+from rankd_training.unknowns import UnknownValues
 
 __all__ = ["RunResult", "train"]
 
@@ -52,6 +53,7 @@ def train(settings: TrainSettings, *, progress: Progress = SILENT) -> RunResult:
         SettingError: a setting is unknown or out of range.
         ExamplesError: the examples cannot be trained on.
         RunError: the output folder is in use.
+        Diverged: weights are no longer finite.
         SchemaError: the schema file is wrong (from the contract).
     """
     started_at = datetime.now(UTC)
@@ -59,21 +61,20 @@ def train(settings: TrainSettings, *, progress: Progress = SILENT) -> RunResult:
     check_free(settings.output)
     schema_text = settings.schema.read_bytes()
     schema = load_schema(settings.schema)
+    unknowns = UnknownValues(schema, settings.unknown_rates)
     examples = load_examples(settings.examples, schema, group_column=settings.group_column)
-    tasks = [task.name for task in schema.tasks]
-    weight_T = torch.tensor([task.weight for task in schema.tasks])
-
-    features = {name: torch.from_numpy(array) for name, array in _inputs(examples).items()}
-    label_nT = torch.from_numpy(examples.label_nT)
-    train_rows = torch.from_numpy(examples.rows["train"])
+    rows = _Rows.of(examples)
 
     with _seeded(settings.seed, settings.threads):
         model = build(settings.model, schema, settings.model_config)
         optimiser = _optimiser(model, settings)
+        seen = model.embedding.rows_read(rows.batch(rows.train))
         parameters = sum(p.numel() for p in model.parameters())
-        steps = -(-len(train_rows) // settings.batch_size)
         progress.run_started(
-            model=settings.model, parameters=parameters, epochs=settings.epochs, steps_per_epoch=steps
+            model=settings.model,
+            parameters=parameters,
+            epochs=settings.epochs,
+            steps_per_epoch=math.ceil(len(rows.train) / settings.batch_size),
         )
 
         epochs: list[EpochRecord] = []
@@ -81,36 +82,23 @@ def train(settings: TrainSettings, *, progress: Progress = SILENT) -> RunResult:
         for epoch in range(1, settings.epochs + 1):
             progress.epoch_started(epoch)
             began = perf_counter()
-            model.train()
-            loss_sum = 0.0
-            shuffled = train_rows[torch.randperm(len(train_rows))]
-            for step, rows_N in enumerate(torch.split(shuffled, settings.batch_size), start=1):
-                logit_NT = model(_batch(features, rows_N))
-                loss_NT = functional.binary_cross_entropy_with_logits(
-                    logit_NT, label_nT[rows_N], reduction="none"
-                )
-                loss = (loss_NT.mean(0) * weight_T).sum()
-                optimiser.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-                optimiser.step()
-                loss_sum += loss.item() * len(rows_N)
-                done = min(step * settings.batch_size, len(train_rows))
-                progress.step(step, loss.item(), done / (perf_counter() - began))
+            loss = _learn_once(model, optimiser, unknowns, rows, settings.batch_size, progress)
+            if not all(p.isfinite().all() for p in model.parameters()):
+                raise Diverged(epoch, settings.learning_rate)
+            unknowns.settle(model.embedding, seen)
 
-            valid = _evaluate(model, features, examples, "valid", tasks)
-            valid_auc = {task: found.auc or 0.0 for task, found in valid.items()}
+            valid_auc = {task: found.auc or 0.0 for task, found in _judge(model, rows, "valid").items()}
             mean_auc = float(np.mean(list(valid_auc.values())))
             best = mean_auc > best_auc
             if best:
                 best_auc, best_epoch, best_weights = mean_auc, epoch, _copied(model)
-            mean_loss = loss_sum / len(train_rows)
-            epochs.append(EpochRecord(epoch, mean_loss, valid_auc, perf_counter() - began))
-            progress.epoch_ended(epoch, mean_loss, valid_auc, best=best)
+            epochs.append(EpochRecord(epoch, loss, valid_auc, perf_counter() - began))
+            progress.epoch_ended(epoch, loss, valid_auc, best=best)
             if epoch - best_epoch >= settings.patience:
                 break
 
         model.load_state_dict(best_weights)
-        metrics = {split: _evaluate(model, features, examples, split, tasks) for split in examples.rows}
+        metrics = {split: _judge(model, rows, split) for split in examples.rows}
 
     record = record_of(
         settings,
@@ -125,21 +113,73 @@ def train(settings: TrainSettings, *, progress: Progress = SILENT) -> RunResult:
     return RunResult(settings.output, record, metrics)
 
 
-def _check(settings: TrainSettings) -> None:
-    for name in ("epochs", "patience", "batch_size", "learning_rate", "threads"):
-        if not getattr(settings, name) > 0:
-            raise SettingError(f"{name}: expected a number above 0, got {getattr(settings, name)}")
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """All examples as tensors; every row is its own user row."""
+
+    examples: Examples
+    features: Mapping[str, Tensor]
+    label_nT: Tensor
+    weight_T: Tensor
+    train: Tensor
+
+    @classmethod
+    def of(cls, examples: Examples) -> _Rows:
+        arrays = tensors(examples.blocks, np.arange(len(examples)))
+        return cls(
+            examples,
+            {name: torch.from_numpy(array) for name, array in arrays.items()},
+            torch.from_numpy(examples.label_nT),
+            torch.tensor([task.weight for task in examples.schema.tasks]),
+            torch.from_numpy(examples.rows["train"]),
+        )
+
+    def batch(self, chosen_N: Tensor) -> dict[str, Tensor]:
+        """Inputs of some rows by name."""
+        return {
+            name: torch.arange(len(chosen_N)) if name == ROW else whole.index_select(0, chosen_N)
+            for name, whole in self.features.items()
+        }
 
 
-def _inputs(examples: Examples) -> dict[str, npt.NDArray[np.generic]]:
-    """All rows by input name; in training every row is its own user row."""
-    return tensors(examples.blocks, np.arange(len(examples)))
+def _learn_once(
+    model: RankingModel,
+    optimiser: torch.optim.Optimizer,
+    unknowns: UnknownValues,
+    rows: _Rows,
+    batch_size: int,
+    progress: Progress,
+) -> float:
+    """One pass over the training rows in a new order -> the mean loss."""
+    model.train()
+    began, num_done, loss_sum = perf_counter(), 0, 0.0
+    shuffled = rows.train[torch.randperm(len(rows.train))]
+    for step, chosen_N in enumerate(torch.split(shuffled, batch_size), start=1):
+        logit_NT = model(unknowns.hide(rows.batch(chosen_N)))
+        loss_NT = functional.binary_cross_entropy_with_logits(
+            logit_NT, rows.label_nT[chosen_N], reduction="none"
+        )
+        loss = (loss_NT.mean(0) * rows.weight_T).sum()
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        optimiser.step()
+        num_done += len(chosen_N)
+        loss_sum += loss.item() * len(chosen_N)
+        progress.step(step, loss.item(), num_done / (perf_counter() - began))
+    return loss_sum / num_done
 
 
-def _batch(features: Mapping[str, Tensor], rows_N: Tensor) -> dict[str, Tensor]:
+@torch.no_grad()
+def _judge(model: RankingModel, rows: _Rows, split: str) -> dict[str, TaskMetrics]:
+    model.eval()
+    examples = rows.examples
+    chosen_n = examples.rows[split]
+    batches = torch.split(torch.from_numpy(chosen_n), EVALUATION_ROWS)
+    score_nT = torch.cat([torch.sigmoid(model(rows.batch(chosen_N))) for chosen_N in batches]).numpy()
+    label_nT, group_n = examples.label_nT[chosen_n], examples.group_n[chosen_n]
     return {
-        name: torch.arange(len(rows_N)) if name == ROW else whole.index_select(0, rows_N)
-        for name, whole in features.items()
+        task.name: evaluate(label_nT[:, t], score_nT[:, t], group_n)
+        for t, task in enumerate(examples.schema.tasks)
     }
 
 
@@ -156,19 +196,10 @@ def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimiz
     return torch.optim.AdamW(groups, lr=settings.learning_rate)
 
 
-@torch.no_grad()
-def _evaluate(
-    model: RankingModel, features: Mapping[str, Tensor], examples: Examples, split: str, tasks: list[str]
-) -> dict[str, TaskMetrics]:
-    model.eval()
-    rows_n = examples.rows[split]
-    scores = [
-        torch.sigmoid(model(_batch(features, rows_N)))
-        for rows_N in torch.split(torch.from_numpy(rows_n), EVALUATION_ROWS)
-    ]
-    score_nT = torch.cat(scores).numpy()
-    label_nT, group_n = examples.label_nT[rows_n], examples.group_n[rows_n]
-    return {task: evaluate(label_nT[:, t], score_nT[:, t], group_n) for t, task in enumerate(tasks)}
+def _check(settings: TrainSettings) -> None:
+    for name in ("epochs", "patience", "batch_size", "learning_rate", "threads"):
+        if not getattr(settings, name) > 0:
+            raise SettingError(f"{name}: expected a number above 0, got {getattr(settings, name)}")
 
 
 def _copied(model: nn.Module) -> dict[str, Tensor]:

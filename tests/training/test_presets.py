@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rankd_contract.schema_file import load_schema
+from rankd_training.config import read_config
+from rankd_training.data.catalog import describe, names
+from rankd_training.models import registry
+from rankd_training.presets import preset
+from rankd_training.settings import TrainSettings
+from rankd_training.unknowns import UnknownValues
+
+
+@pytest.mark.parametrize("model", registry.names())
+@pytest.mark.parametrize("data", names())
+def test_every_preset_is_complete_and_builds(data: str, model: str) -> None:
+    chosen = preset(data, model)
+    assert {"epochs", "batch_size", "learning_rate", "embedding_decay", "unknown_rates"} <= chosen.keys()
+    places = {"examples": Path("e"), "schema": Path("s"), "output": Path("o"), "model": model}
+    settings = read_config(TrainSettings, {**places, **chosen})
+    schema = load_schema(describe(data).schema)
+    assert registry.build(model, schema, settings.model_config).schema == schema
+    UnknownValues(schema, settings.unknown_rates)
+
+
+def test_what_was_never_tried_has_no_preset() -> None:
+    assert preset(None, "mlcc") == {}
+    assert preset("movielens-100k", "dnn") == {}
+
+
+def test_a_preset_can_be_changed_without_changing_the_next_ones() -> None:
+    preset("movielens-100k", "mlcc")["epochs"] = 1
+    assert preset("movielens-100k", "mlcc")["epochs"] != 1
