@@ -7,7 +7,6 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from rankd_service.deadline import Clock, SystemClock
 from rankd_service.errors import StartupFailed
+from rankd_service.features.store import FeatureStore
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.logs import log_to_stderr
@@ -23,11 +23,8 @@ from rankd_service.settings import Settings
 from rankd_service.surfaces.health import health_routes
 from rankd_service.surfaces.http import add_routes
 from rankd_service.surfaces.openapi import document
-from rankd_service.surfaces.rank import RankEndpoint
+from rankd_service.surfaces.rank import RankEndpoint, RankFirst
 from rankd_service.telemetry import Telemetry
-
-if TYPE_CHECKING:
-    from rankd_service.features.store import FeatureStore
 
 __all__ = ["build", "serve"]
 
@@ -46,9 +43,11 @@ def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | 
         await lifecycle.stop()
 
     app = FastAPI(title="rankd", version=_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
-    add_routes(app, pipeline, RankEndpoint(pipeline, telemetry, settings.limits, clock))
+    endpoint = RankEndpoint(pipeline, telemetry, settings.limits, clock)
+    add_routes(app, pipeline, endpoint)
     app.include_router(health_routes(lifecycle, telemetry.registry))
     document(app, settings.limits)
+    app.middleware_stack = RankFirst(app.build_middleware_stack(), endpoint)
     return app
 
 

@@ -11,17 +11,14 @@ import logging
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rankd_contract.bundle import model_names
 from rankd_service.errors import BundleRefused
+from rankd_service.features.store import FeatureStore
 from rankd_service.inference.loader import load_current
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
 from rankd_service.settings import Settings
 from rankd_service.telemetry import Telemetry
-
-if TYPE_CHECKING:
-    from rankd_service.features.store import FeatureStore
 
 __all__ = ["Lifecycle", "State"]
 

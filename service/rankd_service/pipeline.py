@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,12 +18,10 @@ from rankd_service.decision.rank import fuse, rank
 from rankd_service.domain import Degradation, DegradeReason, ModelCard, RankRequest, Rung, Slate, Stage
 from rankd_service.errors import DeadlineExceeded, StoreErrorKind, StoreUnavailable
 from rankd_service.features.assemble import Features
+from rankd_service.features.store import FeatureStore
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
 from rankd_service.settings import Settings
 from rankd_service.telemetry import ModelMetrics, StageTimes, Telemetry
-
-if TYPE_CHECKING:
-    from rankd_service.features.store import FeatureStore
 
 __all__ = ["RankPipeline"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import chain
 
 import numpy as np
@@ -183,7 +184,7 @@ class _EntityPlan:
     def __init__(self, schema: FeatureSchema, entity: Entity, namespace: str, clock_skew_s: float) -> None:
         self.encoder = Encoder(schema, entity)
         self.views: list[_ViewPlan] = []
-        self._skew_ms = clock_skew_s * 1000
+        self._skew_s = clock_skew_s
         at_ids = at_values = 0
         for view in schema.of(entity) if entity is not Entity.CONTEXT else ():
             ids, values = slice(at_ids, at_ids + view.num_ids), slice(at_values, at_values + view.num_values)
@@ -205,22 +206,29 @@ class _EntityPlan:
         n = len(ids)
         block = Block.empty(n, self.encoder.layout)
         by_view: dict[str, NDArray[np.uint8]] = {}
-        default = np.zeros(n, np.bool_)
-        worst = np.zeros(n, np.uint8)
+        defaulted: NDArray[np.bool_] | None = None
         hashes = entity_hashes(self.views[0].view, ids)
         for at, plan in enumerate(self.views):
             if isinstance(rows, FeatureStatus):
-                statuses, kept = np.full(n, rows, np.uint8), np.zeros(n, np.bool_)
+                statuses = np.full(n, rows, np.uint8)
             else:
-                statuses, kept = self._unpack(plan, rows[at * n : (at + 1) * n], hashes, block, now_s)
+                statuses = self._unpack(plan, rows[at * n : (at + 1) * n], hashes, block, now_s)
             by_view[plan.view.name] = statuses
-            default |= ~kept
-            worst = np.maximum(worst, statuses)
+            if statuses.any():
+                missing = statuses != FeatureStatus.PRESENT
+                if plan.view.on_stale is OnStale.USE:
+                    missing &= statuses != FeatureStatus.OUTSIDE_MAX_AGE
+                defaulted = missing if defaulted is None else defaulted | missing
         for given in overrides:
             given.apply(block)
         ids_out_of_range = self._bring_into_range(block)
-        filled = self.encoder.fill_defaults(block)
-        return _Read(filled, worst, by_view, int(default.sum()), ids_out_of_range)
+        return _Read(
+            block=self.encoder.fill_defaults(block),
+            worst=reduce(np.maximum, by_view.values()),
+            by_view=by_view,
+            defaulted=0 if defaulted is None else int(defaulted.sum()),
+            ids_out_of_range=ids_out_of_range,
+        )
 
     def _unpack(
         self,
@@ -229,25 +237,25 @@ class _EntityPlan:
         hashes: NDArray[np.uint64],
         block: Block,
         now_s: float,
-    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Unpack one view -> its statuses, and which of its rows the block now holds."""
+    ) -> NDArray[np.uint8]:
+        """Unpack one view -> its statuses. Rows too old for a view that wants none are taken out again."""
         part = Block(block.ids[:, plan.ids], block.values[:, plan.values])
-        times_ms = np.zeros(len(rows), np.int64)
+        times_ms = np.full(len(rows), int(now_s * 1000))
         statuses = plan.rows.unpack(rows, hashes, part, times_ms)
-        kept = statuses == FeatureStatus.PRESENT
-        if plan.view.max_age_s is not None:
-            age_ms = now_s * 1000 - times_ms
-            # A row from the future beyond the clocks' skew has a wrong time, so its age is not known either.
-            stale = kept & ((age_ms > plan.view.max_age_s * 1000) | (age_ms < -self._skew_ms))
-            if stale.any():
-                statuses[stale] = FeatureStatus.OUTSIDE_MAX_AGE
-                if plan.view.on_stale is OnStale.DEFAULT:
-                    kept &= ~stale
-                    part.ids[stale], part.values[stale] = (
-                        self._empty.ids[:, plan.ids],
-                        self._empty.values[:, plan.values],
-                    )
-        return statuses, kept
+        if plan.view.max_age_s is None:
+            return statuses
+        # A row from the future beyond the clocks' skew has a wrong time, so its age is not known either.
+        oldest_ms, newest_ms = 1000 * (now_s - plan.view.max_age_s), 1000 * (now_s + self._skew_s)
+        if times_ms.min() >= oldest_ms and times_ms.max() <= newest_ms:
+            return statuses
+        stale = (times_ms < oldest_ms) | (
+            times_ms > newest_ms
+        )  # rows that were not written bear the time now
+        statuses[stale] = FeatureStatus.OUTSIDE_MAX_AGE
+        if plan.view.on_stale is OnStale.DEFAULT:
+            part.ids[stale] = self._empty.ids[:, plan.ids]
+            part.values[stale] = self._empty.values[:, plan.values]
+        return statuses
 
     def _bring_into_range(self, block: Block) -> int:
         """Turn ids beyond their table into `unknown`: the CPU would raise, CUDA would read anything."""

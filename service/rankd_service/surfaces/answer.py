@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from rankd_contract.packing import FeatureStatus
 from rankd_contract.schema import Entity
 from rankd_service.domain import RankRequest, Slate, Stage
+from rankd_service.settings import MOST_CANDIDATES
 
 __all__ = ["encode_slate"]
 
 _CLOSING = tuple(b'},"status":"%b"}' % s.name.encode() for s in FeatureStatus)
 _PRESENT = b"}}"
+_RANKS = tuple(b'","rank":%d,"score":' % place for place in range(MOST_CANDIDATES + 1))
 
 
 def encode_slate(
@@ -52,9 +54,7 @@ def _items(ids: Sequence[str], slate: Slate) -> bytes:
     n, columns = len(order), []
     columns.append([b',{"id":"'] * n)
     columns.append(_texts([ids[at] for at in order]))
-    columns.append([b'","rank":'] * n)
-    columns.append(_numbers(slate.ranks))
-    columns.append([b',"score":'] * n)
+    columns.append([_RANKS[place] for place in slate.ranks.tolist()])
     columns.append(_numbers(slate.scores))
     for task, name in enumerate(tasks):
         columns.append([(b"," if task else b',"scores":{') + orjson.dumps(name) + b":"] * n)

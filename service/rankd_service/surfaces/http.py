@@ -15,7 +15,7 @@ from rankd_service.errors import ServiceError
 from rankd_service.pipeline import RankPipeline
 from rankd_service.surfaces.errors import INTERNAL, Refusal, refusal, refusal_body
 from rankd_service.surfaces.limits import request_id
-from rankd_service.surfaces.rank import RankEndpoint
+from rankd_service.surfaces.rank import PATHS, RankEndpoint
 from rankd_service.surfaces.schemas import ErrorAnswer, ModelAnswer, ModelsAnswer
 
 __all__ = ["add_routes"]
@@ -29,7 +29,8 @@ _NO_MODEL: dict[int | str, dict[str, Any]] = {404: {"model": ErrorAnswer, "descr
 
 def add_routes(app: FastAPI, pipeline: RankPipeline, endpoint: RankEndpoint) -> None:
     """Add the ranking routes, the list of models and the error handlers."""
-    for path in ("/v1/rank/{model}", "/v1/rank/{model}/versions/{version}"):
+    for path in PATHS:
+        # `RankFirst` takes their requests; as routes they answer other methods with 405.
         app.router.routes.append(Route(path, endpoint, methods=["POST"], include_in_schema=False))
 
     @app.get("/v1/models", tags=["models"], summary="The models that are served")

@@ -69,9 +69,9 @@ async def read_body(headers: Headers, receive: Callable[[], Awaitable[Message]],
 
 def check_ids(ids: Sequence[str], max_bytes: int, place: str) -> None:
     """Refuse ids that are empty, too long in UTF-8 or hold NUL; `place` names one, `{row}` is its index."""
-    longest = max(map(len, ids))
-    text = "".join(ids)
-    if min(map(len, ids)) and "\0" not in text and (longest if text.isascii() else 4 * longest) <= max_bytes:
+    lengths, text = set(map(len, ids)), "".join(ids)
+    longest = max(lengths) * (1 if text.isascii() else 4)
+    if 0 not in lengths and "\0" not in text and longest <= max_bytes:
         return
     for row, one in enumerate(ids):
         if not one or "\0" in one or len(one.encode()) > max_bytes:

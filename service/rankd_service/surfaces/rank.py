@@ -6,6 +6,7 @@ It translates and measures; what a request means is decided in the pipeline.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,12 +29,15 @@ from rankd_service.surfaces.limits import (
 from rankd_service.surfaces.schemas import parse_request
 from rankd_service.telemetry import ModelMetrics, StageTimes, Telemetry, Transport
 
-__all__ = ["RankEndpoint"]
+__all__ = ["PATHS", "RankEndpoint", "RankFirst"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+PATHS = ("/v1/rank/{model}", "/v1/rank/{model}/versions/{version}")
+_PATH = re.compile(r"/v1/rank/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?")
 _CLIENT_GONE = "499"  # what nginx logs for it; no status is sent
 _log = logging.getLogger(__name__)
 
@@ -68,7 +72,7 @@ class RankEndpoint:
         exchange = _Exchange(
             id=request_id(headers),
             model=path["model"],
-            version=path.get("version"),
+            version=path["version"],
             headers=headers,
             started_s=started_s,
             times=StageTimes(self._clock),
@@ -128,6 +132,26 @@ class RankEndpoint:
         timing = ", ".join([f"{stage.value};dur={1000 * s:.3f}" for stage, s in times.seconds.items()])
         exchange.answer_headers.append((b"server-timing", timing.encode()))
         return answer
+
+
+class RankFirst:
+    """Hands ranking requests to their endpoint before the framework's own layers, all else to the framework.
+
+    Those layers do nothing for a route that reads and answers bytes, and cost 55 us of a request's 1450.
+    """
+
+    def __init__(self, framework: App, endpoint: RankEndpoint) -> None:
+        """Keep both."""
+        self._framework, self._endpoint = framework, endpoint
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Route one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            match = _PATH.fullmatch(scope["path"])
+            if match is not None:
+                scope["path_params"] = match.groupdict()
+                return await self._endpoint(scope, receive, send)
+        return await self._framework(scope, receive, send)
 
 
 def _refuse(exchange: _Exchange, what: Refusal) -> bytes:

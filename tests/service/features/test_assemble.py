@@ -98,13 +98,13 @@ def test_tensors_are_those_of_the_signature() -> None:
 def test_b1_rows_that_are_there_are_exact_whatever_else_is_missing(pattern: list[tuple[bool, bool]]) -> None:
     """A candidate's row is stored, missing or another entity's; each gets its own or the default."""
     items = [str(i) for i in range(len(pattern))]
-    store, keys = {}, list(film_rows(items))
-    for (there, foreign), key, row in zip(pattern, keys, film_rows(items).values(), strict=True):
+    store: dict[str, bytes] = {}
+    for (there, foreign), (key, packed) in zip(pattern, film_rows(items).items(), strict=True):
         if there:
-            store[key] = film_rows(["elsewhere"]).popitem()[1] if foreign else row
+            store[key] = film_rows(["elsewhere"]).popitem()[1] if foreign else packed
     features = assembled({**viewer_rows(["42"]), **store}, items)
     encoder = Encoder(FILMS, Entity.ITEM)
-    whole = {
+    whole: dict[str, list[Any]] = {
         "item_id": items,
         "genre": ["crime"] * len(items),
         "price": [float(len(i)) for i in items],
@@ -223,7 +223,12 @@ def test_b8_ids_beyond_their_table_are_read_as_unknown_and_counted() -> None:
     assembler = Assembler(small, "rankd", 300)
     view = small.view("item")
     encoder = Encoder(small, Entity.ITEM)
-    raw = {"item_id": ["1", "2"], "genre": ["a", "b"], "price": [1.0, 1.0], "year": [1, 1]}
+    raw: dict[str, list[Any]] = {
+        "item_id": ["1", "2"],
+        "genre": ["a", "b"],
+        "price": [1.0, 1.0],
+        "year": [1, 1],
+    }
     block = encoder.encode({f.source: Column.from_python(raw[f.source], f) for f in view.fields}, 2)
     block.ids[0, 1], block.ids[1, 1] = 6, -1
     from rankd_contract.keys import entity_hashes

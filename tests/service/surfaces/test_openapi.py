@@ -7,6 +7,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from rankd_service.domain import DegradeReason
@@ -62,7 +63,7 @@ def test_whatever_the_document_allows_or_forbids_is_answered_as_documented(
     than the document says.
     """
     api = schemathesis.openapi.from_url(f"{service.address}/openapi.json")
-    operations = [found.ok() for found in api.get_all_operations()]
+    operations = [found.ok() for found in api.get_all_operations() if isinstance(found, Ok)]
     assert len(operations) == 8
     if mode is GenerationMode.NEGATIVE:
         operations = [operation for operation in operations if operation.body]

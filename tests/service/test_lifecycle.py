@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rankd_service.app import build
+from rankd_service.logs import JsonLines
+from rankd_service.settings import load_settings
+from tests.support.bundles import echo, price, publish_bundle
+from tests.support.memory_store import MemoryStore
+from tests.support.server import running
+
+RANK = {"user": "42", "item_ids": ["1"]}
+
+
+def app_over(repository: Path) -> object:
+    return build(load_settings(models={"repository": repository}), MemoryStore())
+
+
+def test_g6_without_any_bundle_the_process_is_alive_and_started_but_not_ready(tmp_path: Path) -> None:
+    with running(app_over(tmp_path / "none")) as address, httpx.Client(base_url=address) as client:
+        assert client.get("/livez").status_code == 200
+        assert client.get("/startupz").status_code == 200
+        ready = client.get("/readyz")
+        assert ready.status_code == 503
+        assert "models: none in" in ready.json()["missing"][0]
+        assert client.get("/v1/models").json() == {"models": []}
+        answer = client.post("/v1/rank/films", json=RANK)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "NOT_READY")
+        assert answer.json()["error"]["retryable"] is True
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_p6_a_refused_bundle_is_never_served_and_the_others_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path, "sound", echo)
+    bad = publish_bundle(tmp_path, "altered", price)
+    bad.graph.write_bytes(bad.graph.read_bytes()[:-1])
+    with running(app_over(tmp_path)) as address, httpx.Client(base_url=address) as client:
+        ready = client.get("/readyz")
+        assert ready.status_code == 200
+        assert ready.json()["models"] == {"sound": 1}
+        assert ready.json()["missing"] == ["model altered: its bundle was refused, the log says why"]
+        assert client.post("/v1/rank/altered", json=RANK).status_code == 404
+        assert client.post("/v1/rank/sound", json=RANK).status_code == 200
+    refusals = [r.getMessage() for r in caplog.records if "bundle refused" in r.getMessage()]
+    assert len(refusals) == 1
+    assert "model.onnx" in refusals[0]
+
+
+def test_the_version_the_pointer_names_is_served(tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "films", echo)
+    publish_bundle(tmp_path, "films", price)
+    with running(app_over(tmp_path)) as address, httpx.Client(base_url=address) as client:
+        assert client.post("/v1/rank/films", json=RANK).json()["version"] == 2
+        assert client.post("/v1/rank/films/versions/1", json=RANK).status_code == 404
+
+
+def test_the_store_is_closed_at_the_end(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with running(build(load_settings(models={"repository": tmp_path}), store)):
+        assert store.failure is None
+    assert store.failure is not None
+
+
+def test_a_log_line_is_one_line_of_json_whatever_is_in_it() -> None:
+    logger = logging.Logger("rankd_service.test")
+    record = logger.makeRecord(
+        "rankd_service.test",
+        logging.ERROR,
+        "f",
+        1,
+        'a "%s"',
+        ("b\nc\0\x1b",),
+        None,
+        extra={"request_id": "r\n1"},
+    )
+    line = JsonLines().format(record)
+    assert "\n" not in line
+    assert json.loads(line)["message"] == 'a "b\nc\0\x1b"'
+    assert json.loads(line)["request_id"] == "r\n1"
+    try:
+        raise ValueError("x\ny")
+    except ValueError as error:
+        record.exc_info = (ValueError, error, error.__traceback__)
+    line = JsonLines().format(record)
+    assert "\n" not in line
+    assert "ValueError" in json.loads(line)["exception"]
