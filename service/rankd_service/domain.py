@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rankd_contract.schema import Entity
 
 __all__ = [
+    "DEGRADATIONS",
     "Candidates",
     "Degradation",
     "DegradeReason",
@@ -63,14 +64,34 @@ class DegradeReason(StrEnum):
     SCORE_NOT_FINITE = "score_not_finite"
 
 
+# Where each reason arises, and what is answered then.
+DEGRADATIONS: Mapping[DegradeReason, tuple[Stage, Rung]] = {
+    DegradeReason.STORE_DOWN: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
+    DegradeReason.STORE_TIMEOUT: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
+    DegradeReason.STORE_BUSY: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
+    DegradeReason.STORE_ERROR: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
+    DegradeReason.NO_TIME: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
+    DegradeReason.FEATURES_MISSING: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
+    DegradeReason.SCORE_NOT_FINITE: (Stage.INFER, Rung.LAST_PLACE),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Degradation:
     """One thing that was not as it should be; `affected` counts candidates."""
 
-    stage: Stage
-    rung: Rung
     reason: DegradeReason
     affected: int
+
+    @property
+    def stage(self) -> Stage:
+        """Where it arose."""
+        return DEGRADATIONS[self.reason][0]
+
+    @property
+    def rung(self) -> Rung:
+        """What was answered instead."""
+        return DEGRADATIONS[self.reason][1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class Lifecycle:
                 self._refused.append(name)
                 continue
             models.append(model)
-            self._telemetry.serve(model.card)
+            self._telemetry.serve(model.card, model.assembler.views)
         self._registry.publish(models)
         # What lives as long as the process need not be looked at again: a full collection over it takes
         # tens of milliseconds, in the middle of somebody's request.

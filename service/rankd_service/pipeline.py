@@ -15,7 +15,7 @@ import numpy as np
 from rankd_contract.packing import FeatureStatus
 from rankd_service.deadline import Clock, Deadline
 from rankd_service.decision.rank import fuse, rank
-from rankd_service.domain import Degradation, DegradeReason, ModelCard, RankRequest, Rung, Slate, Stage
+from rankd_service.domain import Degradation, DegradeReason, ModelCard, RankRequest, Slate, Stage
 from rankd_service.errors import DeadlineExceeded, StoreErrorKind, StoreUnavailable
 from rankd_service.features.assemble import Features
 from rankd_service.features.store import FeatureStore
@@ -119,16 +119,13 @@ class RankPipeline:
     ) -> tuple[Degradation, ...]:
         n, degraded = len(request.candidates), []
         if fetched.failure is not None:
-            degraded.append(Degradation(Stage.FEATURE_FETCH, Rung.DEFAULT_ROW, fetched.failure, n))
+            degraded.append(Degradation(fetched.failure, n))
         elif features.defaulted > self._missing_share * n:
             # A few unknown candidates are how a catalogue grows and each says so itself; when most are
             # unknown, the import or the namespace is wrong, and the order is not worth much.
-            reason = DegradeReason.FEATURES_MISSING
-            degraded.append(Degradation(Stage.FEATURE_FETCH, Rung.DEFAULT_ROW, reason, features.defaulted))
+            degraded.append(Degradation(DegradeReason.FEATURES_MISSING, features.defaulted))
         if nonfinite:
-            degraded.append(
-                Degradation(Stage.INFER, Rung.LAST_PLACE, DegradeReason.SCORE_NOT_FINITE, nonfinite)
-            )
+            degraded.append(Degradation(DegradeReason.SCORE_NOT_FINITE, nonfinite))
         return tuple(degraded)
 
     def _count(self, metrics: ModelMetrics, features: Features, degraded: tuple[Degradation, ...]) -> None:

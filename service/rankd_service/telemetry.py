@@ -6,6 +6,7 @@ model are made when it is loaded, so that a scrape shows zeros before the first 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from types import TracebackType
 
@@ -15,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Hi
 
 from rankd_contract.packing import FeatureStatus
 from rankd_service.deadline import Clock
-from rankd_service.domain import Degradation, ModelCard, Stage
+from rankd_service.domain import DEGRADATIONS, Degradation, ModelCard, Stage
 from rankd_service.errors import RejectReason, StoreErrorKind
 
 __all__ = ["UNKNOWN_MODEL", "ModelMetrics", "StageTimes", "Telemetry", "Transport"]
@@ -123,32 +124,37 @@ class Telemetry:
         """Return the series of a served model, or those of `unknown`; never makes new ones."""
         return self._models.get(name) or self._models[UNKNOWN_MODEL]
 
-    def serve(self, card: ModelCard) -> None:
-        """Make the series of a model that is about to be served."""
+    def serve(self, card: ModelCard, views: Sequence[str]) -> None:
+        """Make the series of a model that is about to be served, and of the views it reads."""
         self._models.setdefault(card.name, ModelMetrics(self, card.name))
         self.model_info.labels(card.name, str(card.version), card.digest[:12], card.provider).set(1)
+        for view in views:
+            self._views.setdefault(view, [self.feature_reads.labels(view, s.name) for s in FeatureStatus])
 
     def rows_read(self, view: str, statuses: NDArray[np.uint8]) -> None:
-        """Count rows of one view by status. View names come from schemas we loaded."""
-        series = self._views.get(view)
-        if series is None:
-            series = self._views[view] = [self.feature_reads.labels(view, s.name) for s in FeatureStatus]
-        counts = np.bincount(statuses, minlength=len(FeatureStatus))
-        for status in np.flatnonzero(counts):
-            series[status].inc(int(counts[status]))
+        """Count rows of one view of a served model, by status."""
+        series = self._views[view]
+        for status, count in enumerate(np.bincount(statuses).tolist()):
+            if count:
+                series[status].inc(count)
 
 
 class ModelMetrics:
     """Series of one model, looked up once: a label look-up costs more than counting."""
 
     def __init__(self, telemetry: Telemetry, model: str) -> None:
-        """Make the series every request touches; rarer ones come into being when first needed."""
+        """Make the series a request may touch; only answers' codes come into being when first needed."""
         self._telemetry, self._name = telemetry, model
         self._stages = {s: telemetry.stage_duration.labels(model, s.value) for s in Stage}
         self.candidates = telemetry.candidates.labels(model)
         self.inflight = telemetry.inflight.labels(model)
         self.ids_out_of_range = telemetry.ids_out_of_range.labels(model)
         self.scores_nonfinite = telemetry.scores_nonfinite.labels(model)
+        self._rejected = {r: telemetry.rejected.labels(model, r.value) for r in RejectReason}
+        self._degraded = {
+            r: telemetry.degraded.labels(model, stage.value, rung.value, r.value)
+            for r, (stage, rung) in DEGRADATIONS.items()
+        }
         self._durations = {t: telemetry.request_duration.labels(model, t.value) for t in Transport}
         self._outcomes = {(t, OK): telemetry.requests.labels(model, t.value, OK) for t in Transport}
 
@@ -165,13 +171,11 @@ class ModelMetrics:
 
     def rejected(self, reason: RejectReason) -> None:
         """Count one refusal."""
-        self._telemetry.rejected.labels(self._name, reason.value).inc()
+        self._rejected[reason].inc()
 
     def degraded(self, what: Degradation) -> None:
         """Count one degradation."""
-        self._telemetry.degraded.labels(
-            self._name, what.stage.value, what.rung.value, what.reason.value
-        ).inc()
+        self._degraded[what.reason].inc()
 
     def deadline_missed(self, stage: str) -> None:
         """Count one request whose deadline passed in, or before, a stage."""

@@ -43,7 +43,7 @@ class Bench:
         self.telemetry = Telemetry(CollectorRegistry())
         registry = ModelRegistry()
         model = load_current(repository, "films", self.settings)
-        self.telemetry.serve(model.card)
+        self.telemetry.serve(model.card, model.assembler.views)
         registry.publish([model])
         self.pipeline = RankPipeline(registry, self.store, self.telemetry, self.settings, self.clock)
         self.times = StageTimes(self.clock)

@@ -80,6 +80,7 @@ class Assembler:
     def __init__(self, schema: FeatureSchema, namespace: str, clock_skew_s: float) -> None:
         """Compile keys, row formats, encoders and defaults."""
         self._plans = {entity: _EntityPlan(schema, entity, namespace, clock_skew_s) for entity in Entity}
+        self.views = tuple(view.name for view in schema.stored_views)
         self._contexts: dict[Hashable, Block] = {}
         context = self._plans[Entity.CONTEXT].encoder
         derived = {f.field.source for f in context.layout.fields if f.field.derive}
