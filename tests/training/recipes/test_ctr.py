@@ -136,7 +136,7 @@ def test_the_best_epochs_weights_are_kept_and_training_stops_early(tmp_path: Pat
         "patience": 2,
         "learning_rate": 0.05,
     }
-    result = run(tmp_path, progress=heard, epochs=40, patience=2, **settings)
+    result = run(tmp_path, progress=heard, **settings)
     epochs = result.record.epochs
     means = [sum(e.valid_auc.values()) / 2 for e in epochs]
     assert result.record.best_epoch == means.index(max(means)) + 1
