@@ -9,7 +9,8 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
 from rankd_service.settings import LimitSettings
-from rankd_service.surfaces.schemas import ErrorAnswer, RankAnswer, RankBody
+from rankd_service.surfaces.request import RankBody
+from rankd_service.surfaces.schemas import ErrorAnswer, RankAnswer
 
 __all__ = ["document"]
 
@@ -52,6 +53,8 @@ def _schemas(limits: LimitSettings) -> dict[str, Any]:
         body["properties"][place] |= {"minItems": 1, "maxItems": limits.max_candidates, "uniqueItems": True}
     body["oneOf"] = [{"required": ["items"]}, {"required": ["item_ids"]}]
     schemas["RankBody"] = body
+    for closed in ("RankBody", "UserBody", "ItemBody"):
+        schemas[closed]["additionalProperties"] = False  # `parse_request` refuses unknown keys itself
     return schemas
 
 

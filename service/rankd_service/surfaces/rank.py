@@ -26,7 +26,7 @@ from rankd_service.surfaces.limits import (
     read_body,
     request_id,
 )
-from rankd_service.surfaces.schemas import parse_request
+from rankd_service.surfaces.request import parse_request
 from rankd_service.telemetry import ModelMetrics, StageTimes, Telemetry, Transport
 
 __all__ = ["PATHS", "RankEndpoint", "RankFirst"]
