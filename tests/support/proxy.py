@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 from types import TracebackType
@@ -30,8 +31,9 @@ class Proxy:
         accepted: connections accepted so far.
     """
 
-    def __init__(self, port: int) -> None:
-        self.target = port
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """Forward to `port`; `tls` is spoken to the client, not to the server."""
+        self.target, self._tls = port, tls
         self.delay_s: Callable[[], float] = lambda: 0.0
         self.trickle = False
         self.swallow = False
@@ -46,7 +48,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 

@@ -40,9 +40,9 @@ class ReconnectGate:
         return None
 
     def failed(self, started: float, now: float, reason: Reason) -> None:
-        """Note a failed attempt; one begun before the last failure is part of the same step."""
+        """Note a failed attempt; one begun before the last failure is of the same step."""
         self._reason = reason
-        if started < self._last_failure:
+        if started <= self._last_failure:
             return
         self._failures += 1
         self._last_failure, self._not_before = now, now + self._step()

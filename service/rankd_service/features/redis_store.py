@@ -134,6 +134,7 @@ class RedisStore:
         read = _Read(command, check)
         self._reads.add(read)
         read.task = asyncio.create_task(self._run(read))
+        read.task.add_done_callback(lambda _: self._reads.discard(read))
         try:
             await asyncio.wait((read.task,), timeout=budget_s)
         finally:
@@ -141,6 +142,8 @@ class RedisStore:
         if read.abandoned:
             late = f"no answer within {1000 * budget_s:.0f} ms"
             raise self._failed(self._error(StoreErrorKind.TIMEOUT, late))
+        if read.task.cancelled():
+            raise self._failed(self._error(StoreErrorKind.REFUSED, "the store is closed"))
         if read.failure is not None:
             raise self._failed(read.failure)
         read.task.result()  # raises what nobody foresaw
@@ -162,11 +165,6 @@ class RedisStore:
                     await self._exchange(read)
         except StoreUnavailable as failure:
             read.failure = failure
-        except asyncio.CancelledError:
-            read.failure = self._error(StoreErrorKind.REFUSED, "the store is closed")
-            raise
-        finally:
-            self._reads.discard(read)
 
     async def _exchange(self, read: _Read) -> None:
         connection = await self._take_idle()
@@ -249,7 +247,7 @@ class BlockingConnection:
 
     def send(self, command: bytes) -> None:
         """Send packed commands. Raises StoreUnavailable."""
-        self._attempt(lambda: self._connection.send_packed_command(command, check_health=False))
+        self._attempt(lambda: self._connection.send_packed_command([command], check_health=False))
 
     def receive(self) -> Any:
         """Return the next reply. Raises StoreUnavailable."""
