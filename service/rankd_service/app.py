@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -14,12 +16,14 @@ from prometheus_client import CollectorRegistry
 
 from rankd_service.deadline import Clock, SystemClock
 from rankd_service.errors import StartupFailed
+from rankd_service.features.embedded import EmbeddedStore
+from rankd_service.features.redis_store import RedisStore
 from rankd_service.features.store import FeatureStore
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.logs import log_to_stderr
 from rankd_service.pipeline import RankPipeline
-from rankd_service.settings import Settings
+from rankd_service.settings import RedisSettings, Settings
 from rankd_service.surfaces.health import health_routes
 from rankd_service.surfaces.http import add_routes
 from rankd_service.surfaces.openapi import document
@@ -28,11 +32,22 @@ from rankd_service.telemetry import Telemetry
 
 __all__ = ["build", "serve"]
 
+_log = logging.getLogger(__name__)
+
 
 def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | None = None) -> FastAPI:
-    """Wire the service. Without `store` the one named in the settings is opened, or an embedded one."""
-    clock, store = clock or SystemClock(), store or open_store(settings)
-    telemetry, registry = Telemetry(CollectorRegistry()), ModelRegistry()
+    """Wire the service. Without `store` the one named in the settings is used, or an embedded one.
+
+    Raises StartupFailed where the store's address is none, or no embedded one can be started.
+    """
+    clock, telemetry, registry = clock or SystemClock(), Telemetry(CollectorRegistry()), ModelRegistry()
+    embedded: EmbeddedStore | None = None
+    if store is None:
+        url = settings.redis.url.get_secret_value() if settings.redis.url else None
+        if url is None:
+            embedded = start_embedded(settings.redis)
+            url = embedded.url
+        store = open_store(url, settings.redis, telemetry)
     pipeline = RankPipeline(registry, store, telemetry, settings, clock)
     lifecycle = Lifecycle(registry, store, telemetry, settings)
 
@@ -41,6 +56,8 @@ def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | 
         lifecycle.start()
         yield
         await lifecycle.stop()
+        if embedded is not None:
+            await asyncio.to_thread(embedded.stop)
 
     app = FastAPI(title="rankd", version=_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
     endpoint = RankEndpoint(pipeline, telemetry, settings.limits, clock)
@@ -51,16 +68,24 @@ def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | 
     return app
 
 
-def open_store(settings: Settings) -> FeatureStore:
-    """Open the feature store the settings name, or start an embedded one where they name none."""
-    from rankd_service.features.embedded import EmbeddedStore
-    from rankd_service.features.redis_store import RedisStore
+def start_embedded(settings: RedisSettings) -> EmbeddedStore:
+    """Start the embedded store, or join the one that runs, and bring it back whenever it ends."""
+    store = EmbeddedStore.attach_or_start(settings.embedded_folder, on_event=_log.warning)
+    store.watch()
+    return store
 
-    url = settings.redis.url
-    address = (
-        url.get_secret_value() if url else EmbeddedStore.attach_or_start(settings.redis.embedded_folder).url
+
+def open_store(url: str, settings: RedisSettings, telemetry: Telemetry) -> RedisStore:
+    """Make the store's client; it connects when it is first needed."""
+    store = RedisStore(
+        url,
+        connections=settings.connections,
+        connect_timeout_s=settings.connect_timeout_ms / 1000,
+        read_timeout_s=settings.read_timeout_ms / 1000,
+        max_outstanding=settings.max_outstanding,
     )
-    return RedisStore(address)
+    telemetry.watch_store(store)
+    return store
 
 
 def serve(settings: Settings) -> None:

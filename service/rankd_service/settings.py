@@ -69,6 +69,7 @@ class RedisSettings(_Section):
     connections: int = Field(default=16, ge=1, le=1024)
     connect_timeout_ms: float = Field(default=250, gt=0)
     read_timeout_ms: float = Field(default=1000, gt=0)
+    max_outstanding: int = Field(default=64, ge=1, le=10_000)
 
 
 class FeatureSettings(_Section):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,22 @@ class Transport(StrEnum):
     """How a request came in; a label value."""
 
     HTTP = "http"
+
+
+class StoreGauges(Protocol):
+    """What a store's client knows of itself."""
+
+    @property
+    def outstanding(self) -> int:
+        """Reads that have not ended."""
+
+    @property
+    def abandoned(self) -> int:
+        """Reads that nobody waits for any more."""
+
+    @property
+    def connections_opened(self) -> int:
+        """Connections opened so far."""
 
 
 class Telemetry:
@@ -130,6 +147,15 @@ class Telemetry:
         self.model_info.labels(card.name, str(card.version), card.digest[:12], card.provider).set(1)
         for view in views:
             self._views.setdefault(view, [self.feature_reads.labels(view, s.name) for s in FeatureStatus])
+
+    def watch_store(self, store: StoreGauges) -> None:
+        """Expose how the store's client does, as it is when metrics are read."""
+        for name, meaning, read in (
+            ("reads_outstanding", "Reads that have not ended.", lambda: store.outstanding),
+            ("reads_abandoned", "Reads that nobody waits for any more.", lambda: store.abandoned),
+            ("connections_opened", "Connections opened since the start.", lambda: store.connections_opened),
+        ):
+            Gauge(f"rankd_redis_{name}", meaning, registry=self.registry).set_function(read)
 
     def rows_read(self, view: str, statuses: NDArray[np.uint8]) -> None:
         """Count rows of one view of a served model, by status."""

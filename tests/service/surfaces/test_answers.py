@@ -84,7 +84,7 @@ def test_an_answer_names_its_model_version_and_stages(service: Service) -> None:
     assert list(body["timing"]) == ["parse", "feature_fetch", "assemble", "infer", "postprocess"]
     timed = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
     assert list(timed) == [s.value for s in Stage]
-    assert sum(map(float, timed.values())) >= body["took_ms"] * 0.5
+    assert 0 < sum(body["timing"].values()) <= body["took_ms"] + 0.003  # each is rounded
     assert body["degraded"] == []
     assert "x-degraded" not in answer.headers
     assert body["feature_status"] == {"user": {"PRESENT": 1}, "item": {"PRESENT": 50}}

@@ -1,0 +1,53 @@
+"""Runs the service as its own process, the way an operator does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from tests.support.server import free_port, until
+
+__all__ = ["ServiceProcess", "environment", "service_process"]
+
+
+@dataclass(frozen=True)
+class ServiceProcess:
+    """A service that runs on its own."""
+
+    address: str
+    process: subprocess.Popen[bytes]
+
+    def resident_bytes(self) -> int:
+        """Memory of the process that is in use right now."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without what configures a service, and with `changes`."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("RANKD_") and k != "REDIS_URL"}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), **changes}
+
+
+@contextmanager
+def service_process(
+    folder: Path, settings: Mapping[str, Mapping[str, object]], **changes: str
+) -> Iterator[ServiceProcess]:
+    """Start `python -m rankd_service` on a free port, wait until its start has ended, stop it at the end."""
+    port, config = free_port(), folder / "rankd.yaml"
+    config.write_text(yaml.safe_dump({**settings, "server": {"port": port}}))
+    command = [sys.executable, "-m", "rankd_service", "--config", str(config)]
+    process = subprocess.Popen(command, env=environment(**changes), stderr=subprocess.PIPE)
+    try:
+        until(f"http://127.0.0.1:{port}/startupz")
+        yield ServiceProcess(f"http://127.0.0.1:{port}", process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
