@@ -98,6 +98,7 @@ class Lifecycle:
                 continue
             models.append(model)
             self._telemetry.serve(model.card, model.assembler.views)
+        await self._store.ping(_PING_S)  # opens a connection, so that the first request need not
         self._registry.publish(models)
         # What lives as long as the process need not be looked at again: a full collection over it takes
         # tens of milliseconds, in the middle of somebody's request.

@@ -76,7 +76,7 @@ class FeatureSettings(_Section):
     """How stored features are read."""
 
     namespace: str = Field(default="rankd", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    fetch_cap_ms: float = Field(default=20, gt=0)
+    fetch_cap_ms: float = Field(default=50, gt=0)
     degraded_missing_share: float = Field(default=0.5, ge=0, le=1)
     clock_skew_s: float = Field(default=300, ge=0)
 

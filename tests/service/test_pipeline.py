@@ -168,7 +168,7 @@ def test_the_store_gets_its_cap_or_what_the_deadline_leaves(tmp_path: Path) -> N
     bench, store = late(tmp_path, 0.0)
     bench.rank(allowed_s=1.0)
     bench.rank(allowed_s=0.015)
-    assert store.budgets == pytest.approx([0.020, 0.010])
+    assert store.budgets == pytest.approx([0.050, 0.010])
 
 
 def test_with_no_time_to_read_the_answer_is_of_default_rows(tmp_path: Path) -> None:
