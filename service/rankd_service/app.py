@@ -59,7 +59,14 @@ def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | 
         if embedded is not None:
             await asyncio.to_thread(embedded.stop)
 
-    app = FastAPI(title="rankd", version=_version(), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="rankd",
+        version=_version(),
+        lifespan=lifespan,
+        docs_url=None,  # the page would fetch its scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would repeat whatever Host the request named
+    )
     endpoint = RankEndpoint(pipeline, telemetry, settings.limits, clock)
     add_routes(app, pipeline, endpoint)
     app.include_router(health_routes(lifecycle, telemetry.registry))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from rankd_service.domain import Stage
 from rankd_service.errors import DeadlineExceeded
 
 __all__ = ["Clock", "Deadline", "SystemClock"]
@@ -54,9 +55,9 @@ class Deadline:
         """Return what a stage may spend: its cap, or less so that `reserve_s` is left for what follows."""
         return min(cap_s, self.remaining_s() - reserve_s)
 
-    def check(self, stage: str) -> None:
+    def check(self, stage: Stage) -> None:
         """Raise DeadlineExceeded where nothing is left before `stage`."""
         if self.remaining_s() <= 0:
             raise DeadlineExceeded(
-                f"the deadline passed before {stage}; allow more time or send fewer candidates"
+                f"the deadline passed before {stage.value}; allow more time or send fewer candidates"
             )

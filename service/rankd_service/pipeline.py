@@ -140,7 +140,7 @@ class RankPipeline:
 
     def _check(self, deadline: Deadline, stage: Stage, metrics: ModelMetrics) -> None:
         try:
-            deadline.check(stage.value)
+            deadline.check(stage)
         except DeadlineExceeded:
-            metrics.deadline_missed(stage.value)
+            metrics.deadline_missed(stage)
             raise

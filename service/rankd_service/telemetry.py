@@ -203,9 +203,9 @@ class ModelMetrics:
         """Count one degradation."""
         self._degraded[what.reason].inc()
 
-    def deadline_missed(self, stage: str) -> None:
+    def deadline_missed(self, stage: Stage) -> None:
         """Count one request whose deadline passed in, or before, a stage."""
-        self._telemetry.deadline_missed.labels(self._name, stage).inc()
+        self._telemetry.deadline_missed.labels(self._name, stage.value).inc()
 
 
 class StageTimes:

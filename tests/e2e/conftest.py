@@ -52,7 +52,7 @@ class Stack:
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     publish_bundle(tmp_path / "models", graph=echo)
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "models": {"repository": str(tmp_path / "models")},
         "features": {"fetch_cap_ms": 2000},  # the machine may be busy with other tests
     }

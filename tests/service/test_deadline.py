@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rankd_service.deadline import Deadline, SystemClock
+from rankd_service.domain import Stage
 from rankd_service.errors import DeadlineExceeded
 from tests.support.clock import JumpingClock
 
@@ -25,10 +26,10 @@ def test_a_budget_shrinks_so_that_the_reserve_is_kept() -> None:
 def test_nothing_starts_after_the_deadline() -> None:
     clock = JumpingClock()
     deadline = Deadline(clock, clock.monotonic_s() + 0.1)
-    deadline.check("infer")
+    deadline.check(Stage.INFER)
     clock.jump(0.1)
     with pytest.raises(DeadlineExceeded, match="before infer"):
-        deadline.check("infer")
+        deadline.check(Stage.INFER)
 
 
 def test_g10_the_wall_clock_does_not_move_a_deadline() -> None:

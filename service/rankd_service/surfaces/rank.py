@@ -129,6 +129,8 @@ class RankEndpoint:
         if slate.degraded:
             reasons = ", ".join(d.reason.value for d in slate.degraded)
             exchange.answer_headers.append((b"x-degraded", reasons.encode()))
+        if deadline.remaining_s() < 0:
+            exchange.metrics.deadline_missed(Stage.SERIALIZE)  # too late to stop, and still worth sending
         timing = ", ".join([f"{stage.value};dur={1000 * s:.3f}" for stage, s in times.seconds.items()])
         exchange.answer_headers.append((b"server-timing", timing.encode()))
         return answer

@@ -281,11 +281,14 @@ def test_what_is_derived_from_a_time_is_constant_within_its_hour() -> None:
         assert first.ids.tolist() == last.ids.tolist()
 
 
-def test_the_cache_of_contexts_is_bounded() -> None:
+def test_p7_the_cache_of_contexts_is_bounded_in_number_and_in_size() -> None:
     assembler = Assembler(FILMS, "rankd", 300)
     for second in range(10_000):
         assembler.context({"timestamp": second}, NOW_S)
-    assert len(assembler._contexts) <= 4096
+    assert 0 < len(assembler._contexts) <= 4096
+    kept = len(assembler._contexts)
+    assembler.context({"device": "x" * 1000}, NOW_S)
+    assert len(assembler._contexts) == kept
 
 
 @pytest.mark.parametrize(

@@ -395,6 +395,8 @@ def test_a_sane_request_id_comes_back(service: Service) -> None:
         ("DELETE", "/v1/models", 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/v1/models/nosuch", 404, "UNKNOWN_MODEL"),
         ("POST", "/v1/rank/", 404, "NOT_FOUND"),
+        ("POST", "/v1/rank/films/", 404, "NOT_FOUND"),
+        ("GET", "/v1/models/", 404, "NOT_FOUND"),
     ],
 )
 def test_the_frameworks_own_errors_have_our_form(
