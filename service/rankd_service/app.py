@@ -97,7 +97,7 @@ def open_store(url: str, settings: RedisSettings, telemetry: Telemetry) -> Redis
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was accepted. Raises StartupFailed."""
-    log_to_stderr()
+    log_to_stderr(settings.server.log_level.value.upper())
     listener = _listen(settings.server.host, settings.server.port)
     config = uvicorn.Config(
         build(settings),

@@ -18,7 +18,7 @@ from rankd_service.features.store import FeatureStore
 from rankd_service.inference.loader import load_current
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
 from rankd_service.settings import Settings
-from rankd_service.telemetry import Telemetry
+from rankd_service.telemetry import LoadOutcome, Telemetry
 
 __all__ = ["Lifecycle", "State"]
 
@@ -106,14 +106,20 @@ class Lifecycle:
         gc.freeze()
         if self.state is State.STARTING:
             self.state = State.SERVING
-        _log.info(
-            "serving",
-            extra={"models": {m.card.name: m.card.version for m in models}, "refused": self._refused},
-        )
+        versions = {model.card.name: model.card.version for model in models}
+        _log.info("serving", extra={"models": versions, "refused": self._refused})
 
     def _load_one(self, repository: Path, name: str) -> LoadedModel | None:
+        """Load a model; whatever is wrong with it must not keep the others from being served."""
         try:
-            return load_current(repository, name, self._settings)
+            model = load_current(repository, name, self._settings)
         except BundleRefused as error:
             _log.error("bundle refused: %s", error)
-            return None
+            self._telemetry.bundle_loaded(LoadOutcome.REFUSED)
+        except Exception:
+            _log.exception("bundle of model %s: loading it failed", name)
+            self._telemetry.bundle_loaded(LoadOutcome.FAILED)
+        else:
+            self._telemetry.bundle_loaded(LoadOutcome.LOADED)
+            return model
+        return None

@@ -35,8 +35,8 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def log_to_stderr(level: int = logging.INFO) -> None:
-    """Send every record of the process to stderr."""
+def log_to_stderr(level: str = "INFO") -> None:
+    """Send every record of the process from that level up to stderr."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

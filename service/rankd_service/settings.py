@@ -29,6 +29,7 @@ __all__ = [
     "FeatureSettings",
     "InferenceSettings",
     "LimitSettings",
+    "LogLevel",
     "ModelSettings",
     "ProviderChoice",
     "RedisSettings",
@@ -52,13 +53,22 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class LogLevel(StrEnum):
+    """The least important record that is written."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class ServerSettings(_Section):
-    """Where to listen."""
+    """Where to listen, and how much to say."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     keep_alive_s: int = Field(default=75, ge=1)
     drain_s: int = Field(default=25, ge=0)
+    log_level: LogLevel = LogLevel.INFO
 
 
 class RedisSettings(_Section):

@@ -20,7 +20,7 @@ from rankd_service.deadline import Clock
 from rankd_service.domain import DEGRADATIONS, Degradation, ModelCard, Stage
 from rankd_service.errors import RejectReason, StoreErrorKind
 
-__all__ = ["UNKNOWN_MODEL", "ModelMetrics", "StageTimes", "Telemetry", "Transport"]
+__all__ = ["UNKNOWN_MODEL", "LoadOutcome", "ModelMetrics", "StageTimes", "Telemetry", "Transport"]
 
 UNKNOWN_MODEL = "unknown"
 OK = "200"
@@ -39,6 +39,14 @@ class Transport(StrEnum):
     """How a request came in; a label value."""
 
     HTTP = "http"
+
+
+class LoadOutcome(StrEnum):
+    """What became of a bundle that was to be served; a label value."""
+
+    LOADED = "loaded"
+    REFUSED = "refused"
+    FAILED = "failed"
 
 
 class StoreGauges(Protocol):
@@ -131,6 +139,10 @@ class Telemetry:
             ["model", "version", "digest", "provider"],
             registry=registry,
         )
+        bundle_loads = Counter(
+            "rankd_bundle_loads", "Bundles that were to be served.", ["outcome"], registry=registry
+        )
+        self._bundle_loads = {o: bundle_loads.labels(o.value) for o in LoadOutcome}
         for kind in StoreErrorKind:
             self.redis_errors.labels(kind.value)
         self.redis_read = self.redis_duration.labels("mget")
@@ -147,6 +159,10 @@ class Telemetry:
         self.model_info.labels(card.name, str(card.version), card.digest[:12], card.provider).set(1)
         for view in views:
             self._views.setdefault(view, [self.feature_reads.labels(view, s.name) for s in FeatureStatus])
+
+    def bundle_loaded(self, outcome: LoadOutcome) -> None:
+        """Count one bundle that was to be served."""
+        self._bundle_loads[outcome].inc()
 
     def watch_store(self, store: StoreGauges) -> None:
         """Expose how the store's client does, as it is when metrics are read."""

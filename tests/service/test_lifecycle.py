@@ -46,6 +46,9 @@ def test_p6_a_refused_bundle_is_never_served_and_the_others_are(
         assert ready.status_code == 200
         assert ready.json()["models"] == {"sound": 1}
         assert ready.json()["missing"] == ["model altered: its bundle was refused, the log says why"]
+        metrics = client.get("/metrics").text
+        assert 'rankd_bundle_loads_total{outcome="refused"} 1.0' in metrics
+        assert 'rankd_bundle_loads_total{outcome="loaded"} 1.0' in metrics
         assert client.post("/v1/rank/altered", json=RANK).status_code == 404
         assert client.post("/v1/rank/sound", json=RANK).status_code == 200
     refusals = [r.getMessage() for r in caplog.records if "bundle refused" in r.getMessage()]

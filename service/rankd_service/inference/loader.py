@@ -26,10 +26,9 @@ __all__ = ["load_current", "load_model"]
 def load_current(repository: Path, name: str, settings: Settings) -> LoadedModel:
     """Load the version a model's pointer names. Raises BundleRefused."""
     try:
-        bundle = open_current(repository, name)
+        return load_model(open_current(repository, name), settings)
     except (ContractError, OSError) as error:
         raise BundleRefused(f"{name}: {error}") from error
-    return load_model(bundle, settings)
 
 
 def load_model(bundle: Bundle, settings: Settings) -> LoadedModel:
