@@ -27,33 +27,48 @@ from rich.table import Table
 from rankd.cli.process import free_port, serving
 from rankd_contract.bundle import open_current
 from rankd_contract.signature import SCORES
+from rankd_service.domain import Candidates, RankRequest, User
+from rankd_service.features.assemble import Assembler
+from rankd_service.features.embedded import EmbeddedStore
+from rankd_service.features.redis_store import RedisStore
 
 console = Console()
 
 
 class Connection:
-    """One kept-alive connection that sends the same request again and again, with next to no cost of its own."""
+    """One kept-alive connection that sends the same request again and again, at next to no cost."""
 
     def __init__(self, port: int, path: str, body: bytes) -> None:
         """Connect and write the request down once."""
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        lines = (
+            f"POST {path} HTTP/1.1",
+            "Host: x",
+            "Content-Type: application/json",
+            f"Content-Length: {len(body)}",
+        )
+        head = "\r\n".join(lines) + "\r\n\r\n"
         self._request = head.encode() + body
 
     def call(self) -> bytes:
         """Send the request and return the answer's body; fails on anything but 200."""
         self._socket.sendall(self._request)
-        data = self._socket.recv(1 << 20)
+        data = self._receive()
         while (split := data.find(b"\r\n\r\n")) < 0:
-            data += self._socket.recv(1 << 20)
+            data += self._receive()
         head = data[:split].lower()
         assert b" 200 " in head[:15], data[:500]
         at = head.index(b"content-length:") + 15
         length = int(head[at : head.find(b"\r", at) if b"\r" in head[at:] else len(head)])
         while len(data) < split + 4 + length:
-            data += self._socket.recv(1 << 20)
+            data += self._receive()
         return data[split + 4 :]
+
+    def _receive(self) -> bytes:
+        data = self._socket.recv(1 << 20)
+        assert data, "the service closed the connection"
+        return data
 
 
 def main() -> None:
@@ -148,6 +163,19 @@ def resident_mib(pid: int) -> float:
     status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     (line,) = [entry for entry in status.splitlines() if entry.startswith("VmRSS")]
     return int(line.split()[1]) / 1024
+
+
+async def model_inputs(home: Path, model: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Read the same rows and put the same batch together as the service does."""
+    assembler = Assembler(open_current(home / "bundles", model).schema, "rankd", clock_skew_s=300)
+    ranked = RankRequest("bench", User(request["user"]), Candidates(request["item_ids"]))
+    now_s = time.time()
+    with EmbeddedStore.attach_or_start(home / "store") as embedded:
+        store = RedisStore(embedded.url)
+        rows = await store.read(assembler.keys(ranked.user, ranked.candidates), budget_s=5.0)
+        await store.close()
+    context, overrides = assembler.context({}, now_s), assembler.overrides(ranked)
+    return dict(assembler.assemble(ranked, context, overrides, rows, now_s).tensors)
 
 
 def bare_session(home: Path, model: str) -> ort.InferenceSession:

@@ -25,7 +25,16 @@ _PR_SET_PDEATHSIG = 1
 @contextmanager
 def serving(home: Path, repository: Path, port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run `rankd serve` on a port of this machine; yields the process and its address once it is ready."""
-    places = ["--home", str(home), "--repository", str(repository), "--port", str(port)]
+    places = [
+        "--home",
+        str(home),
+        "--repository",
+        str(repository),
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
     command = [sys.executable, "-m", "rankd.cli", "serve", *places]
     process = subprocess.Popen([*command, "--die-with", str(os.getpid())])
     url = f"http://127.0.0.1:{port}"

@@ -19,6 +19,9 @@ def serve(
     repository: Annotated[Path | None, typer.Option(help="Published bundles; default: HOME/bundles.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; default 8080.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="Least important record to write: info, warning or error.")
+    ] = None,
     parent: Annotated[int | None, typer.Option("--die-with", hidden=True)] = None,
 ) -> None:
     """Serve every published model; features come from REDIS_URL, else from an embedded Valkey."""
@@ -31,7 +34,9 @@ def serve(
 
     # What the settings file says holds where no option was given.
     listen: dict[str, Any] = {
-        key: value for key, value in (("host", host), ("port", port)) if value is not None
+        key: value
+        for key, value in (("host", host), ("port", port), ("log_level", log_level))
+        if value is not None
     }
     places: dict[str, dict[str, Any]] = {"server": listen}
     if config is None or repository is not None:

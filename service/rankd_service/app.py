@@ -105,6 +105,7 @@ def serve(settings: Settings) -> None:
         http="httptools",
         access_log=False,
         log_config=None,
+        log_level="warning",
         server_header=False,
         timeout_keep_alive=settings.server.keep_alive_s,
         timeout_graceful_shutdown=settings.server.drain_s,
@@ -113,9 +114,12 @@ def serve(settings: Settings) -> None:
         # uvicorn raises the signal again once it has drained; without a handler that would be exit code -15.
         signal.signal(stop, lambda number, frame: None)
     server = uvicorn.Server(config)
+    host, port = listener.getsockname()[:2]
+    _log.info("listening", extra={"host": host, "port": port})
     server.run(sockets=[listener])
     if not server.started:
         raise StartupFailed("the server could not start; the log says why")
+    _log.info("stopped")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -47,9 +47,9 @@ def load(folder: Path) -> RankingModel:
         model = build(tree["architecture"], schema, tree["config"])
         model.load_state_dict(load_file(folder / WEIGHTS))
     except OSError as error:
-        raise RunError(folder, f"not a complete run ({error}); train again") from error
+        raise RunError(folder, f"not a complete run ({error}); train again with `rankd train`") from error
     except (ValueError, KeyError, AttributeError, SettingError) as error:
-        raise RunError(folder / MODEL, f"does not describe a model: {error}; train again") from error
+        raise RunError(folder / MODEL, f"does not describe a model: {error}; train again with `rankd train`") from error
     except SchemaError as error:
         raise RunError(folder / SCHEMA, str(error)) from error
     except (SafetensorError, RuntimeError) as error:

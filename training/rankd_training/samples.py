@@ -78,7 +78,7 @@ def _load_sample(folder: Path) -> Mapping[Entity, Block]:
                 for entity in Entity
             }
     except (OSError, KeyError, ValueError) as error:
-        raise RunError(folder / SAMPLE, f"cannot be read: {error}; train again") from error
+        raise RunError(folder / SAMPLE, f"cannot be read: {error}; train again with `rankd train`") from error
 
 
 def _take(block: Block, rows: npt.NDArray[np.int64]) -> Block:
