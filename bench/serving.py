@@ -171,7 +171,8 @@ async def model_inputs(home: Path, model: str, request: dict[str, Any]) -> dict[
     ranked = RankRequest("bench", User(request["user"]), Candidates(request["item_ids"]))
     now_s = time.time()
     with EmbeddedStore.attach_or_start(home / "store") as embedded:
-        store = RedisStore(embedded.url)
+        patience = {"connect_timeout_s": 1.0, "read_timeout_s": 5.0}
+        store = RedisStore(embedded.url, connections=1, max_outstanding=1, **patience)
         rows = await store.read(assembler.keys(ranked.user, ranked.candidates), budget_s=5.0)
         await store.close()
     context, overrides = assembler.context({}, now_s), assembler.overrides(ranked)
@@ -194,3 +195,7 @@ def check_same_scores(answer: dict[str, Any], scores: np.ndarray[Any, Any], requ
     worst = max(abs(item["scores"][task] - by_id[item["id"]]) for item in answer["items"])
     assert worst < 1e-5, f"the service and the bare session differ by {worst}"
     assert not answer["degraded"], answer["degraded"]
+
+
+if __name__ == "__main__":
+    main()
