@@ -35,6 +35,7 @@ class ValueTypeError(ContractError):
         field: name of the field.
         row: index of the first offending row.
         expected: what would have been accepted, in words.
+        got: what it is in words; a type or a size, never the value itself.
     """
 
     def __init__(self, field: str, row: int, expected: str, got: str) -> None:
@@ -43,6 +44,11 @@ class ValueTypeError(ContractError):
         self.field = field
         self.row = row
         self.expected = expected
+        self.got = got
+
+    def from_row(self, first: int) -> ValueTypeError:
+        """Return the same error with rows counted from `first`, for who reads a long column in batches."""
+        return ValueTypeError(self.field, first + self.row, self.expected, self.got)
 
 
 class SchemaMismatch(ContractError):
