@@ -211,7 +211,7 @@ class EmbeddedStore:
     def _spawn(self, port: int) -> None:
         binary = server_binary()
         command = [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", "."]
-        command += ["--dbfilename", SNAPSHOT, "--daemonize", "no", "--loglevel", "notice"]
+        command += ["--dbfilename", SNAPSHOT, "--rdbcompression", "no", "--loglevel", "notice"]
         if sys.platform == "linux":
             command = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid()), *command]
         self._process = process = subprocess.Popen(

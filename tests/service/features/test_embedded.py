@@ -107,7 +107,6 @@ def test_only_this_host_can_reach_it(tmp_path: Path) -> None:
         assert found["save"] == ""
         assert found["dbfilename"] == SNAPSHOT
         assert Path(found["dir"]) == tmp_path
-        assert found["daemonize"] == "no"
 
 
 def test_a_store_that_is_not_started_has_no_address(tmp_path: Path) -> None:

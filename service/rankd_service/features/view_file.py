@@ -1,0 +1,161 @@
+"""One view's rows in a Parquet file: the columns it must have, its ids and event times, and its batches.
+
+Rows are counted from 0 over the whole file wherever one is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rankd_contract.columns import Column
+from rankd_contract.errors import SchemaMismatch, ValueTypeError
+from rankd_contract.hashing import Strings, hash_strings, salt
+from rankd_contract.keys import MAX_ID_BYTES
+from rankd_contract.schema import FeatureView
+from rankd_service.errors import StartupFailed
+
+__all__ = ["ViewFile"]
+
+_LATEST_S = 10**11  # the year 5138: a larger number is not in seconds
+
+
+class ViewFile:
+    """Reads a Parquet file as rows of one view; checks its columns at once and its ids on request."""
+
+    def __init__(self, path: Path, view: FeatureView, batch_rows: int) -> None:
+        """Open the file. Raises StartupFailed for no Parquet, SchemaMismatch for a missing column."""
+        self._path, self._view, self._batch_rows = path, view, batch_rows
+        try:
+            self._file = pq.ParquetFile(path)
+        except (OSError, pa.ArrowException) as error:
+            raise StartupFailed(f"{path}: cannot be read as a Parquet file: {error}") from error
+        try:
+            self._check_columns()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> ViewFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def hashes(self) -> NDArray[np.uint64]:
+        """Check all ids and event times -> the entity hash of each row. Raises ValueTypeError."""
+        key, seed, first_row = self._view.key, salt(self._view.entity.value), 0
+        parts = [np.zeros(0, np.uint64)]
+        for batch in self._read([key, self._view.event_time]):
+            parts.append(hash_strings(self._id_strings(batch, first_row), seed))
+            self.event_times_ms(batch, first_row)
+            first_row += len(batch)
+        hashes = np.concatenate(parts)
+        order = np.argsort(hashes, kind="stable")
+        again = np.flatnonzero(hashes[order][1:] == hashes[order][:-1])
+        if again.size:
+            row, other = min((int(order[i + 1]), int(order[i])) for i in again.tolist())
+            raise ValueTypeError(key, row, "an id that no other row has", f"the id of row {other}")
+        return hashes
+
+    def batches(self) -> Iterator[Any]:
+        """Give out the rows as Arrow record batches, in the file's order."""
+        return self._read(self._columns())
+
+    def ids(self, batch: Any) -> list[str]:
+        """Return a batch's ids."""
+        found: list[str] = _as_text(batch.column(self._view.key)).to_pylist()
+        return found
+
+    def event_times_ms(self, batch: Any, first_row: int) -> NDArray[np.int64]:
+        """Return event times in milliseconds since 1970. Raises ValueTypeError naming the row."""
+        name, column = self._view.event_time, batch.column(self._view.event_time)
+        if column.null_count:
+            raise ValueTypeError(name, first_row + _first_null(column), "a time", "null")
+        if pa.types.is_timestamp(column.type):
+            column = pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False)
+            return np.asarray(pc.cast(column, pa.int64()).to_numpy(zero_copy_only=False), np.int64)
+        if not pa.types.is_integer(column.type):
+            raise ValueTypeError(name, 0, "a timestamp or whole seconds since 1970", str(column.type))
+        seconds = np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
+        far = np.abs(seconds) > _LATEST_S
+        if far.any():
+            row = first_row + int(np.argmax(far))
+            raise ValueTypeError(name, row, "seconds since 1970", "a number of a finer unit")
+        return seconds * 1000
+
+    def _columns(self) -> list[str]:
+        view = self._view
+        return list(dict.fromkeys([view.key, view.event_time, *(f.source for f in view.fields)]))
+
+    def _check_columns(self) -> None:
+        found = self._file.schema_arrow
+        absent = [name for name in self._columns() if name not in found.names]
+        if absent:
+            have = ", ".join(found.names) or "none"
+            needs = f"view {self._view.name} needs the columns {', '.join(absent)}"
+            raise SchemaMismatch(f"{self._path}: {needs}; the file has {have}")
+        empty = found.empty_table().to_batches() or [pa.RecordBatch.from_pylist([], found)]
+        self._id_strings(empty[0], 0)
+        self.event_times_ms(empty[0], 0)
+        for field in self._view.fields:
+            Column.from_arrow(empty[0].column(field.source), field)
+
+    def _id_strings(self, batch: Any, first_row: int) -> Strings:
+        column = batch.column(self._view.key)
+        if column.null_count:
+            raise ValueTypeError(self._view.key, first_row + _first_null(column), "an id", "null")
+        text = _as_text(column)
+        if text is None:
+            raise ValueTypeError(self._view.key, 0, "a column of integers or strings", str(column.type))
+        strings = _strings(text)
+        lengths = np.diff(strings.offsets)
+        wrong = (lengths == 0) | (lengths > MAX_ID_BYTES)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            expected = f"an id of 1 to {MAX_ID_BYTES} bytes"
+            raise ValueTypeError(self._view.key, first_row + at, expected, f"{lengths[at]} bytes")
+        return strings
+
+    def _read(self, columns: list[str]) -> Iterator[Any]:
+        batches = self._file.iter_batches(batch_size=self._batch_rows, columns=list(dict.fromkeys(columns)))
+        while True:
+            try:
+                batch = next(batches, None)
+            except (OSError, pa.ArrowException) as error:
+                raise StartupFailed(f"{self._path}: the Parquet file is damaged: {error}") from error
+            if batch is None:
+                return
+            yield batch
+
+
+def _as_text(column: Any) -> Any:
+    """Return a column of ids as Arrow strings, or None where it is of neither kind."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column
+    return pc.cast(column, pa.string()) if pa.types.is_integer(column.type) else None
+
+
+def _strings(text: Any) -> Strings:
+    width = np.int64 if pa.types.is_large_string(text.type) else np.int32
+    _, offsets, data = text.buffers()
+    if len(text) == 0:
+        return Strings(np.zeros(0, np.uint8), np.zeros(1, np.int64))
+    cut = np.frombuffer(offsets, width)[text.offset : text.offset + len(text) + 1]
+    return Strings(np.frombuffer(data or b"", np.uint8), cut.astype(np.int64))
+
+
+def _first_null(column: Any) -> int:
+    return int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
