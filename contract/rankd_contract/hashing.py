@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,7 @@ def hash_ints(values: NDArray[np.int64], seed: int = 0) -> UInt64:
     return _finalise(values.astype(np.int64, copy=False).view(np.uint64) ^ _FNV_OFFSET ^ np.uint64(seed))
 
 
+@cache
 def salt(name: str) -> int:
     """Seed for a field, so that equal values in two fields fall into unrelated buckets."""
     return int(hash_strings(Strings.from_list([name]))[0])

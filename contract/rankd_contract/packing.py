@@ -92,38 +92,50 @@ class RowFormat:
         keep what `out` held. Returns a FeatureStatus for each row, uint8 [n]: PRESENT, NOT_FOUND, CORRUPT
         (length, magic, checksum or a number that is infinite), MISMATCH (format or fingerprint), FOREIGN.
         """
-        lengths = np.fromiter(map(operator.length_hint, rows), np.int64, len(rows))
-        statuses = np.full(len(rows), FeatureStatus.CORRUPT, np.uint8)
-        whole, odd = np.flatnonzero(lengths == self.row_bytes), np.flatnonzero(lengths != self.row_bytes)
-        statuses[[i for i in odd.tolist() if rows[i] is None]] = FeatureStatus.NOT_FOUND
-        kept = [rows[i] for i in whole.tolist()] if odd.size else rows
-        joined = b"".join(kept)  # type: ignore[arg-type]  # a None has no length of a row
-        words = np.frombuffer(joined, np.uint64).reshape(len(whole), self.row_words)
+        if set(map(operator.length_hint, rows)) != {self.row_bytes}:
+            return self._unpack_whole(rows, entity_hashes, out, out_event_times_ms)
+        words = np.frombuffer(b"".join(rows), np.uint64).reshape(len(rows), self.row_words)  # type: ignore[arg-type]
+        ids, values = self._payload(words)
+        altered = words[:, -1] != self._checksum(words)
+        not_ours = (words[:, 0] != self._lead) | (words[:, 1] != self.fingerprint)
+        of_another = words[:, 2] != entity_hashes
+        infinite = np.isinf(values)
+        if not ((altered | not_ours | of_another).any() or infinite.any()):  # as nearly always
+            out.ids[:], out.values[:], out_event_times_ms[:] = ids, values, words[:, 3].view(np.int64)
+            return np.zeros(len(rows), np.uint8)
+        corrupt = altered | infinite.any(axis=1) | (words[:, 0] & 0xFFFFFFFF != _MAGIC)
+        statuses = np.select(
+            [corrupt, not_ours, of_another],
+            [FeatureStatus.CORRUPT, FeatureStatus.MISMATCH, FeatureStatus.FOREIGN],
+            FeatureStatus.PRESENT,
+        ).astype(np.uint8)
+        good = statuses == FeatureStatus.PRESENT
+        out.ids[good], out.values[good] = ids[good], values[good]
+        out_event_times_ms[good] = words[good, 3].view(np.int64)
+        return statuses
 
+    def _unpack_whole(
+        self,
+        rows: Sequence[bytes | None],
+        entity_hashes: NDArray[np.uint64],
+        out: Block,
+        out_event_times_ms: NDArray[np.int64],
+    ) -> NDArray[np.uint8]:
+        """Set aside what is absent or has not a row's length, and unpack the others."""
+        absent = [row is None for row in rows]
+        statuses = np.where(absent, FeatureStatus.NOT_FOUND, FeatureStatus.CORRUPT).astype(np.uint8)
+        whole = [i for i, row in enumerate(rows) if row is not None and len(row) == self.row_bytes]
+        if whole:
+            block, times_ms = Block(out.ids[whole], out.values[whole]), out_event_times_ms[whole]
+            statuses[whole] = self.unpack([rows[i] for i in whole], entity_hashes[whole], block, times_ms)
+            out.ids[whole], out.values[whole], out_event_times_ms[whole] = block.ids, block.values, times_ms
+        return statuses
+
+    def _payload(self, words: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         halves = words.view(np.uint32)
         ids_at, values_at = 2 * _HEADER_WORDS, 2 * _HEADER_WORDS + self.num_ids
         ids = halves[:, ids_at:values_at].view(np.int32)
-        values = halves[:, values_at : values_at + self.num_values].view(np.float32)
-
-        sound = (words[:, -1] == self._checksum(words)) & (words[:, 0] & 0xFFFFFFFF == _MAGIC)
-        infinite = np.isinf(values)
-        if infinite.any():
-            sound &= ~infinite.any(axis=1)
-        same_layout = (words[:, 0] == self._lead) & (words[:, 1] == self.fingerprint)
-        same_entity = words[:, 2] == entity_hashes[whole]
-        statuses[whole] = np.select(
-            [~sound, ~same_layout, ~same_entity],
-            [FeatureStatus.CORRUPT, FeatureStatus.MISMATCH, FeatureStatus.FOREIGN],
-            FeatureStatus.PRESENT,
-        )
-        good = sound & same_layout & same_entity
-        if good.all() and len(whole) == len(rows):
-            out.ids[:], out.values[:], out_event_times_ms[:] = ids, values, words[:, 3].view(np.int64)
-        else:
-            to = whole[good]
-            out.ids[to], out.values[to] = ids[good], values[good]
-            out_event_times_ms[to] = words[good, 3].view(np.int64)
-        return statuses
+        return ids, halves[:, values_at : values_at + self.num_values].view(np.float32)
 
     def _checksum(self, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
         halves = (
