@@ -49,7 +49,9 @@ def load(folder: Path) -> RankingModel:
     except OSError as error:
         raise RunError(folder, f"not a complete run ({error}); train again with `rankd train`") from error
     except (ValueError, KeyError, AttributeError, SettingError) as error:
-        raise RunError(folder / MODEL, f"does not describe a model: {error}; train again with `rankd train`") from error
+        raise RunError(
+            folder / MODEL, f"does not describe a model: {error}; train again with `rankd train`"
+        ) from error
     except SchemaError as error:
         raise RunError(folder / SCHEMA, str(error)) from error
     except (SafetensorError, RuntimeError) as error:
