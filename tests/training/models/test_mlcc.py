@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from rankd_training.errors import SettingError
 from rankd_training.models.mlcc import MLCC, Crossing, MLCCConfig
@@ -74,6 +75,21 @@ def test_a_user_row_shared_by_candidates_equals_one_row_each() -> None:
     features = random_inputs(model.schema, num_users=2, num_items=11)
     with torch.no_grad():
         torch.testing.assert_close(model(features), model(tiled(features)), atol=1e-6, rtol=1e-6)
+
+
+def test_the_users_part_of_the_compressors_is_computed_once_a_user() -> None:
+    model = make()
+    features = random_inputs(model.schema, num_users=1, num_items=100)
+    work = []
+    for given in (features, tiled(features)):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(given)
+        work.append(counter.get_total_flops())
+    slots, width = model.embedding.num_user_slots, model.config.embedding_width
+    global_width, local_width = sum(crossing(model).sizes), model.config.local_width
+    pooled = 4 * width  # the user's one list field, of four ids
+    a_user = 2 * (slots * width * (global_width + local_width) + pooled)
+    assert work[1] - work[0] == 99 * a_user
 
 
 def test_crosses_are_homogeneous_of_degree_two_and_three() -> None:

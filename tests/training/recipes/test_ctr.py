@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from rankd_contract.errors import SchemaError
 from rankd_training import checkpoint
 from rankd_training.errors import Diverged, ExamplesError, RunError, SettingError, UnknownModel
 from rankd_training.progress import RichProgress
@@ -211,6 +212,13 @@ def test_a_folder_in_use_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not empty"):
         run(tmp_path)
     assert (tmp_path / "run" / "mine.txt").read_text() == "precious"
+
+
+def test_a_schema_that_is_not_there_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "schema.yaml").unlink()
+    with pytest.raises(SchemaError, match=r"schema\.yaml: cannot be read"):
+        run(tmp_path)
 
 
 def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
