@@ -536,6 +536,7 @@ def test_a_key_of_another_type_is_a_missing_row_and_its_neighbours_are_read(own:
         ("-NOAUTH Authentication required.", StoreErrorKind.AUTH),
         ("-NOPERM no permission", StoreErrorKind.AUTH),
         ("-WRONGPASS invalid username-password pair", StoreErrorKind.AUTH),
+        ("-ERR Protocol error: unauthenticated multibulk length", StoreErrorKind.AUTH),
         ("-LOADING dataset in memory", StoreErrorKind.LOADING),
         ("-MASTERDOWN Link with MASTER is down", StoreErrorKind.LOADING),
         ("-BUSY running a script", StoreErrorKind.REPLY),

@@ -243,7 +243,7 @@ class BlockingConnection:
             self._connection = kind(**options)
         except (ValueError, TypeError, errors.RedisError) as error:
             raise _no_address(url) from error
-        self._attempt(self._connection.connect)
+        self._attempt(self._connection.connect, connecting=True)
 
     def send(self, command: bytes) -> None:
         """Send packed commands. Raises StoreUnavailable."""
@@ -257,8 +257,7 @@ class BlockingConnection:
         """Close the connection."""
         self._connection.disconnect()
 
-    def _attempt(self, step: Callable[[], Any]) -> Any:
-        connecting = not self._connection.is_connected
+    def _attempt(self, step: Callable[[], Any], connecting: bool = False) -> Any:
         try:
             return step()
         except _FAILURES as error:
@@ -327,6 +326,8 @@ async def _is_dirty(connection: AbstractConnection) -> bool:
 
 
 def _kind_of(error: Exception, connecting: bool) -> StoreErrorKind:
+    if isinstance(error, errors.ResponseError) and "unauthenticated" in str(error):
+        return StoreErrorKind.AUTH  # how Redis 7.0 refuses a long command of somebody it does not know
     lost = StoreErrorKind.REFUSED if connecting else StoreErrorKind.RESET
     return next((kind for kinds, kind in _KINDS if isinstance(error, kinds)), lost)
 
