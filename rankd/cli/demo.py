@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -144,15 +145,17 @@ def _write_request(case: Case, home: Path) -> Path:
 
 
 def _print_addresses(url: str, model: str, body: Path, store: Path | None) -> None:
+    command = Path(sys.executable).with_name("rankd")
+    if command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
     lines = [
-        "\n[bold]It keeps serving; try:[/]",
+        "\n[bold]It keeps serving; from another terminal try[/]",
         f"  curl -s {url}/v1/rank/{model} -H 'content-type: application/json' -d @{body}",
-        f"  rankd rank --url {url} --user 42 --items 50,100,181,258",
-        f"  {url}/docs      the API          {url}/v1/models   what is served",
-        f"  {url}/metrics   for Prometheus   {url}/readyz      whether it would serve",
+        f"  {command} rank --url {url} --user 42 --items 50,100,181,258",
+        f"  {url}/v1/models   {url}/metrics   {url}/readyz   {url}/openapi.json",
     ]
     if store is not None:
         pid = json.loads((store / "store.json").read_bytes())["pid"]
-        lines.append(f"  kill -9 {pid}   ends the store: answers go on from defaults and say so")
+        lines.append(f"  kill -9 {pid}   ends the store: answers go on, from defaults, and say `degraded`")
     for line in [*lines, "Ctrl-C stops everything."]:
         tell.print(line, soft_wrap=True)

@@ -177,7 +177,8 @@ class EmbeddedStore:
         """Bring the server back -> the pause before the next time, or None where we were stopped."""
         # Whoever stops its own server says so by removing the file: then nobody has to wait to take over.
         orderly = StoreState.read(self._folder) is None
-        self._tell(f"the embedded feature store (pid {self.pid}) ended")
+        when = "at once" if orderly else f"in {pause_s:.0f} s"
+        self._tell(f"the embedded feature store (pid {self.pid}) ended; it starts again {when}")
         self._watched_or_stopping.wait()
         while not self._stopping.wait(0.0 if orderly else pause_s):
             orderly, pause_s = False, min(2 * pause_s, self._longest_pause_s)
