@@ -61,7 +61,7 @@ class Watched:
         url: str,
         *,
         connections: int = 4,
-        connect_timeout_s: float = 0.25,
+        connect_timeout_s: float = 1.0,
         read_timeout_s: float = 2.0,
         max_outstanding: int = 64,
     ) -> None:
