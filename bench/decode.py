@@ -78,7 +78,7 @@ def main() -> None:
             if i >= WARM_UP:
                 samples[name].append(taken)
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     size = f"{NUM_ROWS} rows of {row.row_bytes} bytes, {NUM_IDS} ids and {NUM_VALUES} numbers each"
     console.print(f"{size}; {ROUNDS} rounds, one core")
     floor_us = float(np.median(samples["floor"]))
