@@ -6,8 +6,6 @@ way reads keys of its own, drawn anew, because keys that were just read are fast
 
 from __future__ import annotations
 
-import asyncio
-import random
 import socket
 import tempfile
 import time
@@ -61,12 +59,13 @@ async def measure(url: str) -> dict[str, dict[int, list[float]]]:
             left -= len(wire.recv(1 << 20))
         return keys
 
+    rng = np.random.default_rng(0)
     ways: dict[str, Read] = {"service's read": read, "floor": floor}
     found: dict[str, dict[int, list[float]]] = {name: {n: [] for n in SIZES} for name in ways}
     for i in range(WARM_UP + ROUNDS):
         for n in SIZES:
-            for name in random.sample(list(ways), len(ways)):
-                keys = [key(random.randrange(NUM_ROWS)) for _ in range(n)]
+            for name in rng.permutation(list(ways)).tolist():
+                keys = [key(number) for number in rng.integers(0, NUM_ROWS, n).tolist()]
                 start = time.perf_counter_ns()
                 await ways[name](keys)
                 if i >= WARM_UP:
