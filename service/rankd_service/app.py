@@ -27,6 +27,7 @@ from rankd_service.settings import RedisSettings, Settings
 from rankd_service.surfaces.health import health_routes
 from rankd_service.surfaces.http import add_routes
 from rankd_service.surfaces.openapi import document
+from rankd_service.surfaces.protocol import OneWriteProtocol
 from rankd_service.surfaces.rank import RankEndpoint, RankFirst
 from rankd_service.telemetry import Telemetry
 
@@ -102,7 +103,8 @@ def serve(settings: Settings) -> None:
     config = uvicorn.Config(
         build(settings),
         loop="uvloop",
-        http="httptools",
+        http=OneWriteProtocol,
+        ws="none",
         access_log=False,
         log_config=None,
         log_level="warning",

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import uvicorn
 
+from rankd_service.surfaces.protocol import OneWriteProtocol
+
 __all__ = ["free_port", "running", "until_ready"]
 
 
@@ -26,7 +28,7 @@ def running(app: Any) -> Iterator[str]:
     """Serve an application in a thread until the block ends -> its address."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     config = uvicorn.Config(
-        app, loop="uvloop", http="httptools", ws="none", log_config=None, access_log=False
+        app, loop="uvloop", http=OneWriteProtocol, ws="none", log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

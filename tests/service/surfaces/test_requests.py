@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,7 +61,7 @@ def test_what_is_no_json_is_malformed(service: Service, body: bytes) -> None:
 
 
 def test_c4_deep_nesting_is_refused_at_once(service: Service) -> None:
-    assert fastest(lambda: sent(service, b"[" * 200_000)) < 0.02
+    assert takes_less_than(0.02, lambda: sent(service, b"[" * 200_000))
 
 
 NOT_FINITE = [
@@ -254,7 +255,7 @@ def test_a_client_that_hangs_up_in_its_body_is_counted_and_harms_nobody(service:
 def test_c10_too_many_candidates_are_refused_at_once_and_nothing_is_fetched(service: Service) -> None:
     body, reads = with_body(item_ids=list(range(100_000))), service.store.reads
     assert_refused(sent(service, body), 422, "TOO_MANY_CANDIDATES", "item_ids")
-    assert fastest(lambda: sent(service, body)) < 0.02
+    assert takes_less_than(0.02, lambda: sent(service, body))
     assert service.store.reads == reads
 
 
@@ -436,14 +437,14 @@ LONG = [
 def test_p7_no_request_holds_up_the_others_for_50_ms(service: Service, body: object, status: int) -> None:
     raw_body = json.dumps(body).encode()
     assert sent(service, raw_body).status_code == status
-    assert fastest(lambda: sent(service, raw_body)) < 0.05
+    assert takes_less_than(0.05, lambda: sent(service, raw_body))
 
 
-def fastest(action: Any, tries: int = 5) -> float:
-    """Seconds of the quickest of a few runs: what the service needs when nothing else runs."""
-    spent = []
+def takes_less_than(limit_s: float, action: Callable[[], Any], tries: int = 30) -> bool:
+    """Tell whether the quickest of some runs is quick enough: other work on the machine slows the rest."""
     for _ in range(tries):
         started = time.perf_counter()
         action()
-        spent.append(time.perf_counter() - started)
-    return min(spent)
+        if time.perf_counter() - started < limit_s:
+            return True
+    return False
