@@ -76,6 +76,7 @@ def run_training(
 ) -> RunResult:
     """Train with progress on the screen. `data` names the data set whose tried settings are taken."""
     with wants():
+        from rankd_training.config import read_config
         from rankd_training.errors import TrainingError
         from rankd_training.presets import preset
         from rankd_training.progress import RichProgress
@@ -86,7 +87,8 @@ def run_training(
     settings = {**known, **(chosen or {})}
     settings["model_config"] = {**known.get("model_config", {}), **settings.get("model_config", {})}
     with wants(TrainingError, ContractError), RichProgress(tell) as progress:
-        result = ctr.train(TrainSettings(examples, schema, output, model, **settings), progress=progress)
+        places = {"examples": examples, "schema": schema, "output": output, "model": model}
+        result = ctr.train(read_config(TrainSettings, {**settings, **places}), progress=progress)
     tell.print(render_metrics(result))
     return result
 

@@ -32,6 +32,8 @@ def test_help_names_every_verb() -> None:
         (("data", "get", "no-such-data"), 1, "movielens-100k"),
         (("train", "--model", "mlcc"), 2, "--data"),
         (("train", "--data", "movielens-synthetic", "--model", "no-such-model"), 2, "mlcc"),
+        (("train", "--data", "movielens-synthetic", "--set", "learning_rat=1"), 1, "learning_rate"),
+        (("train", "--data", "movielens-synthetic", "--set", "model.head=2"), 1, "heads"),
         (("export", "run", "--fusion", "liked"), 2, "liked=1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
