@@ -45,6 +45,7 @@ def tiny(*sources: Source) -> DataSet:
         citation="",
         preparation=1,
         time_column=("examples", "timestamp"),
+        schema_name="movielens-100k.yaml",
         origins=tuple(source.origin for source in sources),
     )
 
