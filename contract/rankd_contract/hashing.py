@@ -27,6 +27,7 @@ _FNV_PRIME = np.uint64(0x100000001B3)
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT = np.uint64(33)
+_ALL_BITS = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Strings:
 
 def hash_strings(strings: Strings, seed: int = 0) -> UInt64:
     """Hash n strings -> uint64 [n]. Work is one numpy step per byte position, not per string."""
+    if len(strings) == 1:
+        return np.array([_hash_one(strings.data[slice(*strings.offsets)].tobytes(), seed)], np.uint64)
     starts, lengths = strings.offsets[:-1], np.diff(strings.offsets)
     h = np.full(len(strings), _FNV_OFFSET ^ np.uint64(seed))
     longest = int(lengths.max(initial=0))
@@ -67,6 +70,16 @@ def hash_strings(strings: Strings, seed: int = 0) -> UInt64:
             live = np.flatnonzero(lengths > position)
             h[live] = (h[live] ^ strings.data[starts[live] + position]) * _FNV_PRIME
     return _finalise(h)
+
+
+def _hash_one(data: bytes, seed: int) -> int:
+    """Hash one string without numpy, whose calls cost more than the work: a user's id is always alone."""
+    h = int(_FNV_OFFSET) ^ seed
+    for byte in data:
+        h = (h ^ byte) * int(_FNV_PRIME) & _ALL_BITS
+    h = (h ^ h >> 33) * int(_MIX_1) & _ALL_BITS
+    h = (h ^ h >> 33) * int(_MIX_2) & _ALL_BITS
+    return h ^ h >> 33
 
 
 def hash_ints(values: NDArray[np.int64], seed: int = 0) -> UInt64:

@@ -32,19 +32,13 @@ def serve(
         from rankd_service.errors import StartupFailed
         from rankd_service.settings import load_settings
 
-    # What the settings file says holds where no option was given.
-    listen: dict[str, Any] = {
-        key: value
-        for key, value in (("host", host), ("port", port), ("log_level", log_level))
-        if value is not None
-    }
-    places: dict[str, dict[str, Any]] = {"server": listen}
-    if config is None or repository is not None:
-        places["models"] = {"repository": repository or home / "bundles"}
-    if config is None:
-        places["redis"] = {"embedded_folder": home / "store"}
+    listen = {"host": host, "port": port, "log_level": log_level}
+    given: dict[str, dict[str, Any]] = {"server": {k: v for k, v in listen.items() if v is not None}}
+    if repository is not None:
+        given["models"] = {"repository": repository}
+    places = {"models": {"repository": home / "bundles"}, "redis": {"embedded_folder": home / "store"}}
     try:
-        settings = load_settings(config, **places)
+        settings = load_settings(config, defaults=places, **given)
     except StartupFailed as error:
         fail(str(error), 2)
     with wants(StartupFailed):

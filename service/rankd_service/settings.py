@@ -153,13 +153,17 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-def load_settings(config: Path | None = None, **overrides: dict[str, Any]) -> Settings:
+def load_settings(
+    config: Path | None = None, *, defaults: dict[str, Any] | None = None, **overrides: dict[str, Any]
+) -> Settings:
     """Read the settings; `overrides` (section=dict, from the command line) beat everything.
 
-    Raises StartupFailed with one line a mistake.
+    `defaults` stand in for those of this file, where the caller knows better. Raises StartupFailed with one
+    line a mistake.
     """
     shared = os.environ.get("REDIS_URL")
     sources = (
+        defaults or {},
         _read(config) if config else {},
         {"redis": {"url": shared}} if shared else {},
         EnvSettingsSource(Settings)(),
