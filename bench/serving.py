@@ -12,10 +12,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import platform
+import shlex
 import socket
 import statistics
+import sys
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +38,8 @@ from rankd_service.domain import Candidates, RankRequest, User
 from rankd_service.features.assemble import Assembler
 from rankd_service.features.embedded import EmbeddedStore
 from rankd_service.features.redis_store import RedisStore
+
+BARE = "bare session.run"
 
 console = Console()
 
@@ -78,79 +87,102 @@ def main() -> None:
     )
     parser.add_argument("--home", type=Path, default=Path(".rankd/demo"))
     parser.add_argument("--model", default="mlcc")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--calls", type=int, default=200, help="calls of each kind in a round")
-    parser.add_argument("--top-k", type=int, default=None, help="default: all candidates come back")
-    parser.add_argument("--out", type=Path, default=None, help="write the figures to this JSON file")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--calls", type=int, default=150, help="calls of each kind in a round")
+    parser.add_argument("--out", type=Path, default=None, help="folder for serving.json and serving.md")
     options = parser.parse_args()
 
-    request = json.loads((options.home / "request.json").read_text(encoding="utf-8"))
-    request.pop("top_k", None)
-    if options.top_k:
-        request["top_k"] = options.top_k
+    asked = json.loads((options.home / "request.json").read_text(encoding="utf-8"))
+    whole = {key: value for key, value in asked.items() if key not in {"top_k", "timing"}}
+    requests = {f"best {asked['top_k']} answered": {**whole, "top_k": asked["top_k"]}, "all answered": whole}
     port = free_port()
     with serving(options.home, options.home / "bundles", port) as (process, _):
         path = f"/v1/rank/{options.model}"
-        timed = Connection(port, path, json.dumps({**request, "timing": True}).encode())
-        plain = Connection(port, path, json.dumps({**request, "timing": False}).encode())
-        feeds = asyncio.run(model_inputs(options.home, options.model, request))
-        bare = bare_session(options.home, options.model)
-        check_same_scores(json.loads(timed.call()), bare.run([SCORES], feeds)[0], request)
-
+        calls = {
+            name: Connection(port, path, json.dumps(body).encode()).call for name, body in requests.items()
+        }
+        timed = Connection(port, path, json.dumps({**whole, "timing": True}).encode()).call
+        feeds = asyncio.run(model_inputs(options.home, options.model, whole))
+        bare = partial(bare_session(options.home, options.model).run, [SCORES], feeds)
+        check_same_scores(json.loads(timed()), bare()[0], whole)
         for _ in range(300):
-            plain.call()
-            bare.run([SCORES], feeds)
-        rounds = []
-        for _ in range(options.rounds):
-            whole = p50([elapsed_us(plain.call) for _ in range(options.calls)])
-            run = p50([elapsed_us(lambda: bare.run([SCORES], feeds)) for _ in range(options.calls)])
-            rounds.append((whole, run))
-        stages = stage_p50([json.loads(timed.call())["timing"] for _ in range(options.calls)])
+            bare()
+            for call in calls.values():
+                call()
+        rounds = [
+            {name: p50_us(call, options.calls) for name, call in {**calls, BARE: bare}.items()}
+            for _ in range(options.rounds)
+        ]
+        stages = stage_p50([json.loads(timed())["timing"] for _ in range(options.calls)])
         resident = resident_mib(process.pid)
 
-    ratios = [whole / run for whole, run in rounds]
     report = {
-        "command": "python bench/serving.py",
-        "candidates": len(request["item_ids"]),
-        "request_p50_us": statistics.median(w for w, _ in rounds),
-        "session_run_p50_us": statistics.median(r for _, r in rounds),
-        "ratio": {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)},
-        "stages_p50_ms": stages,
+        "command": shlex.join(["python", "bench/serving.py", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+        "candidates": len(whole["item_ids"]),
+        "rounds": options.rounds,
+        "p50_us": {name: statistics.median(r[name] for r in rounds) for name in rounds[0]},
+        "ratio": {name: spread([r[name] / r[BARE] for r in rounds]) for name in calls},
+        "stages_p50_us": {stage: 1000 * ms for stage, ms in stages.items()},
         "resident_mib": resident,
-        "machine": f"{platform.machine()}, Python {platform.python_version()}, onnxruntime {ort.__version__}",
     }
-    show(report)
+    console.print(table(report))
     if options.out:
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write(report, options.out)
 
 
-def show(report: dict[str, Any]) -> None:
-    """Print the report for people."""
-    ratio = report["ratio"]
-    table = Table(title=f"{report['candidates']} candidates by id, one process, one connection", box=None)
-    table.add_column("what")
-    table.add_column("p50", justify="right")
-    table.add_row("whole request", f"{report['request_p50_us']:.0f} us")
-    table.add_row("bare session.run", f"{report['session_run_p50_us']:.0f} us")
-    table.add_row(
-        "ratio, median (min to max)", f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})"
+def table(report: dict[str, Any]) -> Table:
+    """Lay the report out for people."""
+    grid = Table(
+        "what", title=f"{report['candidates']} candidates by id, one process, one connection", box=None
     )
-    for stage, ms in report["stages_p50_ms"].items():
-        table.add_row(f"  {stage}", f"{1000 * ms:.0f} us")
-    table.add_row("resident memory of the service", f"{report['resident_mib']:.0f} MiB")
-    console.print(table)
+    grid.add_column("p50", justify="right")
+    grid.add_column("to the bare run, median (min to max)", justify="right")
+    for name, micros in report["p50_us"].items():
+        ratio = report["ratio"].get(name)
+        shown = f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else "1"
+        grid.add_row(name, f"{micros:.0f} us", shown)
+    for stage, micros in report["stages_p50_us"].items():
+        grid.add_row(f"  stage {stage}", f"{micros:.0f} us", "")
+    grid.add_row("resident memory", f"{report['resident_mib']:.0f} MiB", "")
+    return grid
 
 
-def elapsed_us(call: Any) -> float:
+def write(report: dict[str, Any], folder: Path) -> None:
+    """Write serving.json, and serving.md for people."""
+    (folder / "serving.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    page = Console(file=StringIO(), width=100)
+    page.print(table(report))
+    assert isinstance(page.file, StringIO)
+    text = "\n".join(line.rstrip() for line in page.file.getvalue().splitlines())
+    made = f"`{report['command']}`, {report['date']}, {report['machine']}"
+    head = f"# A whole request beside the bare runtime\n\n{made}"
+    (folder / "serving.md").write_text(f"{head}\n\n```\n{text}\n```\n", encoding="utf-8")
+
+
+def machine() -> str:
+    """Say what it ran on."""
+    cores = len(os.sched_getaffinity(0))
+    versions = f"Python {platform.python_version()}, onnxruntime {ort.__version__}"
+    return f"{cores} cores, {platform.machine()}, {versions}"
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def p50_us(call: Callable[[], object], times: int) -> float:
+    """Median time of one call."""
+    return statistics.median(elapsed_us(call) for _ in range(times))
+
+
+def elapsed_us(call: Callable[[], object]) -> float:
     """Time one call."""
     started = time.perf_counter_ns()
     call()
     return (time.perf_counter_ns() - started) / 1000
-
-
-def p50(samples: list[float]) -> float:
-    """Return the median."""
-    return statistics.median(samples)
 
 
 def stage_p50(timings: list[dict[str, float]]) -> dict[str, float]:
