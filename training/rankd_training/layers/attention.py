@@ -84,7 +84,7 @@ class Aggregation(nn.Module):
         ]
         if self.fusion_IO is not None:
             # A linear layer over a concatenation is a sum of one a part, each on the rows it needs.
-            pieces = self.fusion_IO.split(self.width)
+            pieces = torch.split(self.fusion_IO, self.width)
             said = [Tokens(torch.matmul(s.x, w), s.rows) for s, w in zip(said, pieces, strict=True)]
         updated = total(said if self.norm is None else [query, *said], row_N)
         x = updated.x if self.fusion_O is None else updated.x + self.fusion_O

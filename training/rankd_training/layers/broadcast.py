@@ -47,7 +47,7 @@ class BroadcastGate(nn.Module):
         """Tokens [rows, n, E] and hubs [rows, h, E] -> updated tokens; padding stays zero."""
         both = self.last(self.inner(hubs.x.reshape(-1, self.flat_width))).unsqueeze(1)
         tokens, moved = _together(group, Tokens(both, hubs.rows), row_N)
-        alpha, beta = moved.x.split(self.width, dim=2)
+        alpha, beta = torch.split(moved.x, self.width, dim=2)
         x = self.norm(tokens.x + tokens.x * torch.sigmoid(alpha) + beta)
         if tokens.present is not None:
             x = x * tokens.present.unsqueeze(2)

@@ -93,7 +93,9 @@ class SequenceHubs(nn.Module):
         for part, lengths in zip(group, self.lengths, strict=True):
             assert part.present is not None
             hubs = []
-            for x, present in zip(part.x.split(lengths, 1), part.present.split(lengths, 1), strict=True):
+            for x, present in zip(
+                torch.split(part.x, lengths, 1), torch.split(part.present, lengths, 1), strict=True
+            ):
                 hubs.append(self._hub(at, x, present))
                 at += 1
             parts.append(Tokens(hubs[0] if len(hubs) == 1 else torch.cat(hubs, dim=1), part.rows))

@@ -81,7 +81,7 @@ class INFNet(nn.Module):
             else None
         )
         self.blocks = nn.ModuleList(
-            Block(config, num_tasks, num_hubs, last=n == config.blocks - 1) for n in range(config.blocks)
+            Block(config, num_tasks, num_hubs, num_left=n) for n in reversed(range(config.blocks))
         )
         self.heads = nn.ModuleList(_head(config) for _ in schema.tasks)
 

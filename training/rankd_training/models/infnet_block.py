@@ -41,23 +41,29 @@ class State:
 
 
 class Block(nn.Module):
-    """The last block leaves fields and sequences as they are, since the heads read tasks only."""
+    """One block, with `num_left` to come; the last changes tasks only, since the heads read nothing else."""
 
-    def __init__(self, config: INFNetConfig, num_tasks: int, num_sequence_hubs: int, *, last: bool) -> None:
+    def __init__(
+        self, config: INFNetConfig, num_tasks: int, num_sequence_hubs: int, *, num_left: int
+    ) -> None:
         super().__init__()
+        # Updated hubs that gate neither here nor in a later block would be weights that never learn.
+        late = config.gate_source == "previous"
         self.reads_own = config.variant == "v2"
         others = 2 if num_sequence_hubs else 1  # groups beside the fields', or beside the tasks'
         own = int(self.reads_own)
-        self.fields = None if last else _HubGroup(config, config.categorical_hubs, others + own)
-        self.sequences = (
-            None if last or not num_sequence_hubs else _HubGroup(config, num_sequence_hubs, 2 + own)
-        )
+        self.fields = self.sequences = None
+        if num_left:
+            keeps = late and num_left == 1
+            self.fields = _HubGroup(config, config.categorical_hubs, others + own, keeps_hubs=keeps)
+            if num_sequence_hubs:
+                self.sequences = _HubGroup(config, num_sequence_hubs, 2 + own, keeps_hubs=keeps)
         self.task_flow = None if self.reads_own else _aggregation(config, others)
         self.tasks = _HubGroup(
             config,
             config.shared_task_tokens + (num_tasks if self.reads_own else 0),
             others + own,
-            keeps_hubs=last and config.gate_source == "previous",
+            keeps_hubs=late and num_left == 0,
         )
 
     def forward(self, state: State, row_N: Tensor) -> State:
@@ -95,7 +101,6 @@ class _HubGroup(nn.Module):
     ) -> None:
         super().__init__()
         self.gate_updated = config.gate_source == "updated"
-        # Updated hubs that neither gate nor go on would be weights that never learn.
         self.aggregate = None if keeps_hubs else _aggregation(config, num_sources)
         gate = BroadcastGate if config.variant == "v2" else ProxyGate
         self.gate = gate(
