@@ -141,3 +141,27 @@ def test_inputs_are_left_as_they_were() -> None:
     before = {name: tensor.clone() for name, tensor in features.items()}
     make()(features)
     assert all(torch.equal(before[name], features[name]) for name in before)
+
+
+def test_sequences_can_be_read_position_by_position() -> None:
+    embedding, features = make(), inputs()
+    features["in_user_ids"][0, RECENT_IDS] = torch.tensor([7, 0, 3, -5], dtype=torch.int32)
+    user, item = embedding.tokens(features)
+    table = embedding.table.weight[first_row(embedding, "item_id") :]
+    assert user.sequence_RLE is not None
+    assert user.present_RL is not None
+    assert user.present_RL[0].tolist() == [1, 0, 1, 1]
+    expected = torch.stack([table[7], torch.zeros(4), table[3], table[UNKNOWN]])
+    torch.testing.assert_close(user.sequence_RLE[0], expected)
+    assert embedding.user_side.sequence_lengths == (4,)
+    assert (item.sequence_RLE, item.present_RL) == (None, None)  # tags are a set, not a history
+
+
+def test_the_other_slots_are_those_of_the_pooled_reading() -> None:
+    embedding, features = make(), inputs()
+    user_RSE, item_NSE = embedding(features)
+    user, item = embedding.tokens(features)
+    assert user.slots_RSE is not None
+    assert item.slots_RSE is not None
+    assert torch.equal(user.slots_RSE, user_RSE[:, [USER_ID, INCOME, AGE, HOUR]])
+    assert torch.equal(item.slots_RSE, item_NSE)

@@ -4,7 +4,8 @@ All fields live in one table with constant offsets, so a side costs one gather. 
 range read its unknown row. In list fields id 0 is padding and contributes nothing (masked mean); elsewhere
 row 0 is learned like any other. A plain number is its own learned vector times the value, plus a bias vector.
 
-Legend: R user rows, N candidates, W id columns, L length of a list, V numbers, S slots, E width.
+Legend: R user rows, N candidates, W id columns, L length of a list or of all a side's sequences, V numbers,
+S slots, E width.
 """
 
 from __future__ import annotations
@@ -21,10 +22,25 @@ from rankd_contract.schema import MISSING, UNKNOWN, Entity, FeatureSchema, Field
 from rankd_contract.signature import input_name
 from rankd_training.errors import SettingError
 
-__all__ = ["ITEM_SIDE", "USER_SIDE", "FeatureEmbedding"]
+__all__ = ["ITEM_SIDE", "USER_SIDE", "FeatureEmbedding", "SideTokens"]
 
 USER_SIDE = (Entity.USER, Entity.CONTEXT)
 ITEM_SIDE = (Entity.ITEM,)
+
+
+@dataclass(frozen=True, slots=True)
+class SideTokens:
+    """One side with its sequences left position by position.
+
+    Attributes:
+        slots_RSE: every field but the sequences; None where there is no other.
+        sequence_RLE: the sequence fields one after the other, zero at padding; None where there is none.
+        present_RL: 1 where a position holds an id, 0 where it is padding.
+    """
+
+    slots_RSE: Tensor | None
+    sequence_RLE: Tensor | None
+    present_RL: Tensor | None
 
 
 class FeatureEmbedding(nn.Module):
@@ -57,6 +73,10 @@ class FeatureEmbedding(nn.Module):
         """Inputs by signature name -> user's slots [R, Su, E] and items' slots [N, Si, E]."""
         return self.user_side(features, self.table), self.item_side(features, self.table)
 
+    def tokens(self, features: Mapping[str, Tensor]) -> tuple[SideTokens, SideTokens]:
+        """Inputs by signature name -> the user's side and the items' side, sequences not pooled."""
+        return self.user_side.tokens(features, self.table), self.item_side.tokens(features, self.table)
+
     def rows_of(self, field: str) -> slice:
         """Return where the table of a field lies that has one of its own."""
         return self._rows[field]
@@ -83,6 +103,7 @@ class FeatureEmbedding(nn.Module):
 class _Shape(Enum):
     SINGLE = auto()  # one id a slot
     LIST = auto()  # several ids, pooled to one slot
+    SEQUENCE = auto()  # a list whose positions can also be read one by one
     NUMBER = auto()
 
 
@@ -93,6 +114,35 @@ class _Run:
     shape: _Shape
     start: int
     stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one side's inputs hold, before it becomes slots: its ids, their table rows, its numbers."""
+
+    ids_RW: Tensor | None
+    embedded_RWE: Tensor | None
+    number_RVE: Tensor | None
+
+    def slots(self, run: _Run) -> Tensor:
+        """-> [rows, slots of the run, E]."""
+        if run.shape is _Shape.NUMBER:
+            assert self.number_RVE is not None
+            return self.number_RVE[:, run.start : run.stop]
+        assert self.ids_RW is not None
+        assert self.embedded_RWE is not None
+        piece_RLE = self.embedded_RWE[:, run.start : run.stop]
+        if run.shape is _Shape.SINGLE:
+            return piece_RLE
+        return _mean_of_present(piece_RLE, self.ids_RW[:, run.start : run.stop])
+
+    def positions(self, run: _Run) -> tuple[Tensor, Tensor]:
+        """-> a sequence [rows, L, E], zero at padding, and which positions are present [rows, L]."""
+        assert self.ids_RW is not None
+        assert self.embedded_RWE is not None
+        piece_RLE = self.embedded_RWE[:, run.start : run.stop]
+        present_RL = (self.ids_RW[:, run.start : run.stop] != MISSING).to(piece_RLE.dtype)
+        return piece_RLE * present_RL.unsqueeze(2), present_RL
 
 
 class _Side(nn.Module):
@@ -112,6 +162,7 @@ class _Side(nn.Module):
         fields = [entry.field for at in layouts for entry in at.fields]
         self._runs = _runs(fields)
         self.num_slots = len(fields)
+        self.sequence_lengths = tuple(f.max_length for f in fields if f.kind is Kind.SEQUENCE)
         of_column = [f for f in fields for _ in range(f.num_ids)]
         cardinalities = [schema.cardinality(f) for f in of_column]
         first_rows = [starts[f.name if f.name in starts else schema.table(f).name] for f in of_column]
@@ -125,6 +176,21 @@ class _Side(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], table: nn.Embedding) -> Tensor:
         """-> [rows, S, E]."""
+        read = self._read(features, table)
+        return _joined([read.slots(run) for run in self._runs])
+
+    def tokens(self, features: Mapping[str, Tensor], table: nn.Embedding) -> SideTokens:
+        """-> the slots of this side that are no sequences, and its sequences."""
+        read = self._read(features, table)
+        slots = [read.slots(run) for run in self._runs if run.shape is not _Shape.SEQUENCE]
+        sequences = [read.positions(run) for run in self._runs if run.shape is _Shape.SEQUENCE]
+        return SideTokens(
+            _joined(slots) if slots else None,
+            _joined([embedded_RLE for embedded_RLE, _ in sequences]) if sequences else None,
+            _joined([present_RL for _, present_RL in sequences]) if sequences else None,
+        )
+
+    def _read(self, features: Mapping[str, Tensor], table: nn.Embedding) -> _Read:
         ids_RW = embedded_RWE = number_RVE = None
         if self._id_inputs:
             ids_RW = _joined([features[name] for name in self._id_inputs])
@@ -132,19 +198,7 @@ class _Side(nn.Module):
         if self.scale_VE is not None and self.shift_VE is not None:
             value_RV = _joined([features[name] for name in self._value_inputs])
             number_RVE = value_RV.unsqueeze(2) * self.scale_VE + self.shift_VE
-        slots = []
-        for run in self._runs:
-            if run.shape is _Shape.NUMBER:
-                assert number_RVE is not None
-                slots.append(number_RVE[:, run.start : run.stop])
-                continue
-            assert ids_RW is not None
-            assert embedded_RWE is not None
-            piece_RLE = embedded_RWE[:, run.start : run.stop]
-            if run.shape is _Shape.LIST:
-                piece_RLE = _mean_of_present(piece_RLE, ids_RW[:, run.start : run.stop])
-            slots.append(piece_RLE)
-        return _joined(slots)
+        return _Read(ids_RW, embedded_RWE, number_RVE)
 
     def rows_read(self, features: Mapping[str, Tensor]) -> Tensor:
         """Return the rows of the table that these inputs read, in any order, more than once."""
@@ -191,15 +245,21 @@ def _runs(fields: Sequence[Field]) -> tuple[_Run, ...]:
             run = _Run(_Shape.NUMBER, at_values, at_values + 1)
             at_values += 1
         else:
-            shape = _Shape.SINGLE if field.num_ids == 1 and not _is_list(field) else _Shape.LIST
+            shape = _shape(field)
             run = _Run(shape, at_ids, at_ids + field.num_ids)
             at_ids += field.num_ids
         last = runs[-1] if runs else None
-        if last and last.shape is run.shape is not _Shape.LIST and last.stop == run.start:
+        if last and last.shape is run.shape in {_Shape.SINGLE, _Shape.NUMBER} and last.stop == run.start:
             runs[-1] = _Run(run.shape, last.start, run.stop)
         else:
             runs.append(run)
     return tuple(runs)
+
+
+def _shape(field: Field) -> _Shape:
+    if field.kind is Kind.SEQUENCE:
+        return _Shape.SEQUENCE
+    return _Shape.SINGLE if field.num_ids == 1 and not _is_list(field) else _Shape.LIST
 
 
 def _is_list(field: Field) -> bool:

@@ -9,15 +9,22 @@ from rankd_contract.schema import FeatureSchema
 from rankd_training.config import read_config
 from rankd_training.errors import SettingError, UnknownModel
 from rankd_training.models.dcnv2 import DCNv2, DCNv2Config
+from rankd_training.models.infnet import INFNet
+from rankd_training.models.infnet_config import INFNetConfig
 from rankd_training.models.logistic import LogisticConfig, LogisticRegression
 from rankd_training.models.mlcc import MLCC, MLCCConfig
 
 __all__ = ["RankingConfig", "RankingModel", "build", "config_type", "name_of", "names"]
 
-RankingConfig = MLCCConfig | DCNv2Config | LogisticConfig
-RankingModel = MLCC | DCNv2 | LogisticRegression
+RankingConfig = MLCCConfig | INFNetConfig | DCNv2Config | LogisticConfig
+RankingModel = MLCC | INFNet | DCNv2 | LogisticRegression
 
-_CONFIGS: Mapping[str, type[RankingConfig]] = {"mlcc": MLCCConfig, "dcnv2": DCNv2Config, "lr": LogisticConfig}
+_CONFIGS: Mapping[str, type[RankingConfig]] = {
+    "mlcc": MLCCConfig,
+    "infnet": INFNetConfig,
+    "dcnv2": DCNv2Config,
+    "lr": LogisticConfig,
+}
 
 
 def names() -> list[str]:
@@ -53,6 +60,8 @@ def build(name: str, schema: FeatureSchema, config: Mapping[str, Any] | RankingC
     match config:
         case MLCCConfig():
             return MLCC(schema, config)
+        case INFNetConfig():
+            return INFNet(schema, config)
         case DCNv2Config():
             return DCNv2(schema, config)
         case LogisticConfig():
