@@ -8,16 +8,22 @@ from typing import Any
 from rankd_contract.schema import FeatureSchema
 from rankd_training.config import read_config
 from rankd_training.errors import SettingError, UnknownModel
+from rankd_training.models.armnet import ARMNet, ARMNetConfig
 from rankd_training.models.dcnv2 import DCNv2, DCNv2Config
 from rankd_training.models.logistic import LogisticConfig, LogisticRegression
 from rankd_training.models.mlcc import MLCC, MLCCConfig
 
 __all__ = ["RankingConfig", "RankingModel", "build", "config_type", "name_of", "names"]
 
-RankingConfig = MLCCConfig | DCNv2Config | LogisticConfig
-RankingModel = MLCC | DCNv2 | LogisticRegression
+RankingConfig = MLCCConfig | DCNv2Config | ARMNetConfig | LogisticConfig
+RankingModel = MLCC | DCNv2 | ARMNet | LogisticRegression
 
-_CONFIGS: Mapping[str, type[RankingConfig]] = {"mlcc": MLCCConfig, "dcnv2": DCNv2Config, "lr": LogisticConfig}
+_CONFIGS: Mapping[str, type[RankingConfig]] = {
+    "mlcc": MLCCConfig,
+    "dcnv2": DCNv2Config,
+    "armnet": ARMNetConfig,
+    "lr": LogisticConfig,
+}
 
 
 def names() -> list[str]:
@@ -55,6 +61,8 @@ def build(name: str, schema: FeatureSchema, config: Mapping[str, Any] | RankingC
             return MLCC(schema, config)
         case DCNv2Config():
             return DCNv2(schema, config)
+        case ARMNetConfig():
+            return ARMNet(schema, config)
         case LogisticConfig():
             return LogisticRegression(schema, config)
 
