@@ -129,7 +129,8 @@ def test_a_neuron_is_the_product_of_powers_of_its_fields(alpha: float) -> None:
     features = random_inputs(model.schema, num_users=2, num_items=9)
     with torch.no_grad():
         weight_NSO = model.field_weights(features)
-        embedded_NSE = join_sides(*model.embedding(features), features[ROW])
+        user_RSE, item_NSE = model.embedding(features)
+        embedded_NSE = join_sides(user_RSE, item_NSE, features[ROW])
         found_NOE = model.neurons(embedded_NSE, weight_NSO)
         power_NSOE = embedded_NSE.exp()[:, :, None] ** weight_NSO[..., None]
     torch.testing.assert_close(found_NOE, power_NSOE.prod(1))

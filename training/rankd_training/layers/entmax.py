@@ -111,7 +111,7 @@ class _Entmax(torch.autograd.Function):
         return p
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]  # torch's own
+    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         """dL/ds = r (dL/dp - <r, dL/dp> / sum r), with r = p ^ (2 - alpha) on the support, 0 elsewhere."""
         (p,) = ctx.saved_tensors

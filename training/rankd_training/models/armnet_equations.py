@@ -25,7 +25,7 @@ def equations(model: ARMNet, features: Mapping[str, Tensor]) -> Tensor:
     config, neurons = model.config, model.neurons
     user_RSX, item_NSX = model.embedding(features)
     x_NSX = torch.cat([user_RSX[features[ROW]], item_NSX], dim=1)
-    e_NSE, plain_NSE = x_NSX.split(config.embedding_width, dim=2) if model.deep is not None else (x_NSX, None)
+    e_NSE, plain_NSE = x_NSX[:, :, : config.embedding_width], x_NSX[:, :, config.embedding_width :]
 
     crosses = []
     for w_ED, q_OD, v_OS in zip(neurons.key_KED, neurons.query_KOD, neurons.value_KOS, strict=True):
@@ -39,7 +39,6 @@ def equations(model: ARMNet, features: Mapping[str, Tensor]) -> Tensor:
     if model.deep is None:
         return logits
 
-    assert plain_NSE is not None
     first = model.deep.first
     assert first.bias_O is not None
     deep_NT = model.deep.head(plain_NSE.flatten(1) @ first.weight_IO + first.bias_O)

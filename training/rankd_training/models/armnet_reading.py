@@ -1,6 +1,7 @@
 """What an ARM-Net looks at: which fields count at all, and which crosses one score was made of.
 
-Reads weights and says what the model used, not what caused the outcome.
+Says what the model took, not what caused the outcome. A field can also count without being taken: where it
+draws attention away from another, none of these shows it.
 """
 
 from __future__ import annotations
