@@ -70,6 +70,15 @@ def test_a_hard_sequence_of_supports_is_followed_to_its_end(alpha: float) -> Non
             torch.testing.assert_close(entmax(row, alpha).double(), exactly(row, alpha), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("alpha", FAST)
+@pytest.mark.parametrize("size", [100, 127, 128, 256, 1000])
+def test_wide_rows_are_as_exact(alpha: float, size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    for scale in (0.0, 0.03, 0.3, 3.0):
+        s = -torch.rand(50, size, generator=generator).pow(3) * scale
+        torch.testing.assert_close(entmax(s, alpha).double(), exactly(s, alpha), atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("alpha", [1.25, 1.7, 1.9])
 def test_other_alphas_are_bisected_to_float32(alpha: float) -> None:
     s = torch.randn(200, 12, generator=torch.Generator().manual_seed(0)) * 2

@@ -19,7 +19,6 @@ from torch.autograd.function import once_differentiable
 __all__ = ["entmax", "entmax_by_bisection"]
 
 SOFTMAX, ENTMAX_15, SPARSEMAX = 1.0, 1.5, 2.0
-_NORM_STEPS = 6
 _BISECTION_ROUNDS = 30
 
 
@@ -70,12 +69,13 @@ def _probabilities(scores: Tensor, alpha: float, dim: int) -> Tensor:
 def _entmax_15(scores: Tensor, dim: int) -> Tensor:
     """Newton on || relu(x - tau) || = 1, which is convex and falling, so that tau only grows from -1.
 
-    The norm is straighter than its square: four steps are enough for 39 entries and five for 100, against six
-    and seven; m equal entries take one.
+    The norm is straighter than its square and takes fewer steps; m equal entries take one. The worst rows
+    that a search found (64 entries) are 1e-6 off after four steps and 1e-7 after five.
     """
+    size = scores.shape[dim]
     x = (scores - scores.amax(dim, keepdim=True)) * 0.5
     tau = torch.full_like(x.narrow(dim, 0, 1), -1.0)
-    for _ in range(_NORM_STEPS):
+    for _ in range(max(5, size.bit_length() - 2)):
         gap = torch.relu(x - tau)
         square = (gap * gap).sum(dim, keepdim=True)
         tau = tau + (square - square.sqrt()) / gap.sum(dim, keepdim=True)
