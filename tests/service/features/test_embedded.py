@@ -288,9 +288,7 @@ def test_a_server_that_was_killed_is_reported_and_comes_back_on_its_port_with_it
         for _ in range(2):
             url, pid = store.url, store.pid
             os.kill(pid, signal.SIGKILL)
-            assert events.next().startswith(
-                f"the embedded feature store (pid {pid}) ended; it starts again in "
-            )
+            assert events.next().startswith(f"the embedded feature store (pid {pid}) ended; it starts again in ")
             assert events.next() == f"the embedded feature store is back (pid {store.pid})"
             assert store.url == url
             assert store.pid != pid
