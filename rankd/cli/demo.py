@@ -33,7 +33,7 @@ _FUSION = {"liked": 1.0, "loved": 1.0}
 def demo(
     once: Annotated[bool, typer.Option("--once", help="Stop after the answer.")] = False,
     user: Annotated[int | None, typer.Option(help="Whom to rank for; default: the user seen last.")] = None,
-    model: Annotated[str, typer.Option(help="What to train: mlcc, dcnv2 or lr.")] = "mlcc",
+    model: Annotated[str, typer.Option(help="What to train: mlcc, infnet, armnet, dcnv2 or lr.")] = "mlcc",
     data: Annotated[str, typer.Option(help="Data set; without a network, the synthetic one.")] = _DATA,
     port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.", min=0, max=65535)] = 8080,
     prepare_only: Annotated[

@@ -21,7 +21,7 @@ __all__ = ["run_training", "train"]
 
 
 def train(
-    model: Annotated[str, typer.Option(help="What to train: mlcc, dcnv2 or lr.")] = "mlcc",
+    model: Annotated[str, typer.Option(help="What to train: mlcc, infnet, armnet, dcnv2 or lr.")] = "mlcc",
     data: Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")] = None,
     examples: Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")] = None,
     schema: Annotated[Path | None, typer.Option(help="Schema file of your examples.")] = None,

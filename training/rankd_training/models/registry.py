@@ -8,6 +8,7 @@ from typing import Any
 from rankd_contract.schema import FeatureSchema
 from rankd_training.config import read_config
 from rankd_training.errors import SettingError, UnknownModel
+from rankd_training.models.armnet import ARMNet, ARMNetConfig
 from rankd_training.models.dcnv2 import DCNv2, DCNv2Config
 from rankd_training.models.infnet import INFNet
 from rankd_training.models.infnet_config import INFNetConfig
@@ -16,12 +17,13 @@ from rankd_training.models.mlcc import MLCC, MLCCConfig
 
 __all__ = ["RankingConfig", "RankingModel", "build", "config_type", "name_of", "names"]
 
-RankingConfig = MLCCConfig | INFNetConfig | DCNv2Config | LogisticConfig
-RankingModel = MLCC | INFNet | DCNv2 | LogisticRegression
+RankingConfig = MLCCConfig | INFNetConfig | ARMNetConfig | DCNv2Config | LogisticConfig
+RankingModel = MLCC | INFNet | ARMNet | DCNv2 | LogisticRegression
 
 _CONFIGS: Mapping[str, type[RankingConfig]] = {
     "mlcc": MLCCConfig,
     "infnet": INFNetConfig,
+    "armnet": ARMNetConfig,
     "dcnv2": DCNv2Config,
     "lr": LogisticConfig,
 }
@@ -64,6 +66,8 @@ def build(name: str, schema: FeatureSchema, config: Mapping[str, Any] | RankingC
             return INFNet(schema, config)
         case DCNv2Config():
             return DCNv2(schema, config)
+        case ARMNetConfig():
+            return ARMNet(schema, config)
         case LogisticConfig():
             return LogisticRegression(schema, config)
 
