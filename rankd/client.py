@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -65,7 +66,8 @@ class Client:
     def __init__(self, url: str = "http://127.0.0.1:8080", *, timeout_s: float = 5.0) -> None:
         """Connect lazily to the service at `url`; `timeout_s` bounds each whole call on our side."""
         self._url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self._url, timeout=timeout_s)
+        # A proxy named in the environment is for the world outside, not for a service on this machine.
+        self._http = httpx.Client(base_url=self._url, timeout=timeout_s, trust_env=not _is_here(self._url))
 
     def rank(
         self,
@@ -133,6 +135,14 @@ class Client:
             error_body.get("field"),
             error_body.get("request_id"),
         )
+
+
+def _is_here(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _ranking(answer: Mapping[str, Any]) -> Ranking:

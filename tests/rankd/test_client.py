@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
 import pytest
 
 from rankd.cli.process import free_port
@@ -14,3 +17,21 @@ def test_nothing_listening_is_an_error_that_says_what_to_start() -> None:
             client.rank("mlcc", "42", ["1"])
         assert caught.value.code == "UNREACHABLE"
         assert not client.ready()
+
+
+def test_a_proxy_in_the_environment_is_not_asked_for_a_service_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    with HTTPServer(("127.0.0.1", 0), Ready) as server:
+        Thread(target=server.handle_request).start()
+        with Client(f"http://127.0.0.1:{server.server_port}") as client:
+            assert client.ready()
