@@ -103,7 +103,13 @@ def open_current(repository: Path, model: str) -> Bundle:
     text = _manifest_text(path)
     if hashlib.sha256(text).hexdigest() != digest:
         raise CorruptBundle(f"{path}: the manifest is not the one that was published; publish again")
-    return _open(path, text)
+    bundle = _open(path, text)
+    named = (bundle.manifest.model, bundle.manifest.version)
+    if named != (model, version):
+        raise CorruptBundle(
+            f"{path}: holds {named[0]} version {named[1]}; a bundle is published, never copied"
+        )
+    return bundle
 
 
 def current_version(repository: Path, model: str) -> int:

@@ -19,6 +19,9 @@ from rankd_export.errors import ParityFailed
 
 __all__ = ["TOLERANCE", "ParityReport", "Request", "compare", "run_onnx"]
 
+# The runtime keeps a queue of usage events in the user's cache unless told not to.
+ort.disable_telemetry_events()
+
 Request = Mapping[str, NDArray[Any]]
 
 TOLERANCE = 1e-5

@@ -61,7 +61,7 @@ def demo(
     with ExitStack() as stack:
         if not prepare_only:
             with _step("start the store and the service"):
-                process, url = stack.enter_context(serving(home, repository, port))
+                process, url = stack.enter_context(serving(home, repository, port, redis_url))
         with _step("load features"):
             _import_features(folder, schema_of(data), home, redis_url)
         if prepare_only:

@@ -23,7 +23,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextmanager
-def serving(home: Path, repository: Path, port: int) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+def serving(
+    home: Path, repository: Path, port: int, redis_url: str | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run `rankd serve` on a port of this machine; yields the process and its address once it is ready."""
     places = [
         "--home",
@@ -36,7 +38,9 @@ def serving(home: Path, repository: Path, port: int) -> Iterator[tuple[subproces
         "warning",
     ]
     command = [sys.executable, "-m", "rankd.cli", "serve", *places]
-    process = subprocess.Popen([*command, "--die-with", str(os.getpid())])
+    # By the environment, where other users of the machine cannot read the password.
+    environment = {**os.environ, "REDIS_URL": redis_url} if redis_url else None  # noqa: TID251
+    process = subprocess.Popen([*command, "--die-with", str(os.getpid())], env=environment)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_ready(process, url)

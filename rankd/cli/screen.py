@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn, Protocol
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -77,7 +78,7 @@ _EXTRAS = {
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """Say what went wrong and leave with an exit code."""
-    tell.print(f"[bold red]error[/]: {message}", markup=True, soft_wrap=True)
+    tell.print(f"[bold red]error[/]: {escape(message)}", soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -90,9 +91,9 @@ def wants(*errors: type[Exception]) -> Iterator[None]:
         missing = (error.name or "").split(".")[0]
         if missing not in _EXTRAS:
             raise
-        fail(f"this needs {missing}, which is not installed; run: pip install 'rankd\\[{_EXTRAS[missing]}]'")
+        fail(f"this needs {missing}, which is not installed; run: pip install 'rankd[{_EXTRAS[missing]}]'")
     except errors as error:
-        fail(str(error).replace("[", "\\["))
+        fail(str(error))
 
 
 def print_json(tree: Any) -> None:

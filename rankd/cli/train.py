@@ -113,7 +113,11 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             fail(f"--set {pair}: expected key=value, such as learning_rate=0.002 or model.heads=2", 2)
-        value = yaml.safe_load(text)
+        try:
+            value = yaml.safe_load(text)
+            value = float(text) if isinstance(value, str) and text[:1] in "-.0123456789" else value
+        except (yaml.YAMLError, ValueError):
+            fail(f"--set {pair}: the value is not valid YAML", 2)
         if key.startswith("model."):
             settings.setdefault("model_config", {})[key.removeprefix("model.")] = value
         else:

@@ -107,6 +107,9 @@ class Lifecycle:
         if self.state is State.STARTING:
             self.state = State.SERVING
         versions = {model.card.name: model.card.version for model in models}
+        if not models:
+            where = str(repository.absolute())
+            _log.warning("no model to serve; publish one with `rankd export`", extra={"repository": where})
         _log.info("serving", extra={"models": versions, "refused": self._refused})
 
     def _load_one(self, repository: Path, name: str) -> LoadedModel | None:

@@ -375,3 +375,11 @@ def test_racing_publishers_take_turns(tmp_path: Path) -> None:
     found = [open_bundle(tmp_path / "films" / str(v)).graph.read_text() for v in versions(tmp_path, "films")]
     assert sorted(found) == sorted(f"{name} {turn}" for name in "abc" for turn in range(turns))
     assert current_version(tmp_path, "films") == racers * turns
+
+
+def test_a_copied_bundle_is_not_served_under_another_name(tmp_path: Path) -> None:
+    publish_tiny(tmp_path)
+    shutil.copytree(tmp_path / "films", tmp_path / "copy")
+    with pytest.raises(CorruptBundle, match="holds films version 1"):
+        open_current(tmp_path, "copy")
+    assert open_current(tmp_path, "films").manifest.version == 1

@@ -30,13 +30,14 @@ __all__ = ["BlockingConnection", "RedisStore", "pack", "shown_url"]
 
 _ROW_TYPES = frozenset({bytes, NoneType})
 
-# ValueError: a parser that is fed garbage. RuntimeError: uvloop, where a connection was lost before its use.
-_FAILURES = (errors.RedisError, OSError, ValueError, RuntimeError)
+# ValueError and TypeError: a parser that is fed garbage. RuntimeError: uvloop, where a connection was lost
+# before its use.
+_FAILURES = (errors.RedisError, OSError, ValueError, TypeError, RuntimeError)
 _KINDS: tuple[tuple[tuple[type[Exception], ...], StoreErrorKind], ...] = (
     ((errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError), StoreErrorKind.AUTH),
     ((errors.AuthenticationWrongNumberOfArgsError,), StoreErrorKind.AUTH),
     ((errors.BusyLoadingError, errors.MasterDownError), StoreErrorKind.LOADING),
-    ((errors.InvalidResponse, ValueError), StoreErrorKind.PROTOCOL),
+    ((errors.InvalidResponse, ValueError, TypeError), StoreErrorKind.PROTOCOL),
     ((errors.ResponseError,), StoreErrorKind.REPLY),
     ((errors.TimeoutError, TimeoutError), StoreErrorKind.TIMEOUT),
 )

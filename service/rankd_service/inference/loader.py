@@ -22,6 +22,8 @@ from rankd_service.settings import Settings
 
 __all__ = ["load_current", "load_model"]
 
+_LOOSEST_TOLERANCE = 1e-2
+
 
 def load_current(repository: Path, name: str, settings: Settings) -> LoadedModel:
     """Load the version a model's pointer names. Raises BundleRefused."""
@@ -76,11 +78,18 @@ def _fits(found: TensorSpec, wanted: TensorSpec) -> bool:
 
 def _replay(at: str, session: GraphSession, bundle: Bundle) -> None:
     tolerance, requests = bundle.manifest.golden_tolerance, _golden(at, bundle.golden)
+    if not 0 <= tolerance <= _LOOSEST_TOLERANCE:
+        raise BundleRefused(
+            f"{at}: golden_tolerance is {tolerance}, expected 0 to {_LOOSEST_TOLERANCE}: more proves nothing"
+        )
     names = [s.name for s in session.inputs]
     for k, arrays in requests.items():
         absent = sorted({*names, SCORES} - arrays.keys())
         if absent:
             raise BundleRefused(f"{at}: golden request {k} lacks {', '.join(absent)}; export again")
+        # onnxruntime divides by the number of rows and dies, the process with it, where there is none.
+        if not all(np.size(arrays[name]) for name in names):
+            raise BundleRefused(f"{at}: golden request {k} holds an empty input; export again")
         expected = arrays[SCORES].astype(np.float64)
         try:
             (found,) = session.run((SCORES,), {n: arrays[n] for n in names})
@@ -119,9 +128,11 @@ def _weights(at: str, fusion: Mapping[str, float], tasks: tuple[str, ...]) -> ND
             f"{at}: fusion weighs {', '.join(unknown)}, the tasks are {', '.join(tasks)}; mend models.fusion"
         )
     weights = np.array([fusion.get(task, 0.0) for task in tasks], np.float64)
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not ((weights >= 0).all() and 0 < total < np.inf):
         raise BundleRefused(f"{at}: fusion weights are {dict(fusion)}; expected none below 0 and one above")
-    shares: NDArray[np.float64] = weights / weights.sum()
+    shares: NDArray[np.float64] = weights / total
     return shares
 
 

@@ -19,6 +19,9 @@ from rankd_service.settings import ProviderChoice
 
 __all__ = ["GraphSession"]
 
+# The runtime keeps a queue of usage events in the user's cache unless told not to.
+ort.disable_telemetry_events()
+
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _DTYPES = {
     "tensor(float)": "float32",

@@ -37,7 +37,10 @@ def health_routes(lifecycle: Lifecycle, registry: CollectorRegistry) -> APIRoute
 
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
     async def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # a version that is no number
+            encode, content_type = choose_encoder("")
         return Response(encode(registry), media_type=content_type)
 
     return router

@@ -26,6 +26,8 @@ _NUMBER = re.compile(rb"[+-]?[0-9]{1,15}(\.[0-9]{1,20})?")
 _PROCESS, _NUMBERS = token_hex(8), count(1)
 _DEADLINE_HEADER = "X-Deadline-Ms"
 
+_MOST_DIGITS = 18
+
 
 class ClientGone(Exception):
     """The client hung up before its request was whole; there is nobody to answer."""
@@ -51,7 +53,8 @@ async def read_body(headers: Headers, receive: Callable[[], Awaitable[Message]],
             RejectReason.ENCODING, "compressed bodies are not read; send it without Content-Encoding"
         )
     announced = headers.get(b"content-length")
-    if announced is not None and int(announced) > max_bytes:  # the HTTP parser let only digits through
+    # The HTTP parser let only digits through, but any number of them.
+    if announced is not None and (len(announced) > _MOST_DIGITS or int(announced) > max_bytes):
         raise _too_large(max_bytes)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):

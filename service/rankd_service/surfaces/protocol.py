@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocol with one write an answer.
+"""uvicorn's HTTP protocol with one write an answer, and a limit on how long a request's head may be.
 
 uvicorn writes the head as soon as it is known and the body after it: two system calls, and a client woken for
 a head it can do nothing with. Gathered into one they take 100 us instead of 180, and the client wakes once.
+The parser itself would collect headers without end, in memory and in quadratic time.
 """
 
 from __future__ import annotations
@@ -14,8 +15,44 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 __all__ = ["OneWriteProtocol"]
 
 
+_MOST_HEAD_BYTES = 64 << 10
+_HEAD_TOO_LONG = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b"
+)
+_REASON = (
+    b'{"error":{"code":"HEADERS_TOO_LARGE","message":"expected at most 64 KiB of request line and headers",'
+    b'"request_id":"-","retryable":false}}'
+)
+
+
 class OneWriteProtocol(HttpToolsProtocol):
-    """Writes what one turn of the event loop produced in one go."""
+    """Writes what one turn of the event loop produced in one go; reads heads of at most 64 KiB."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Start in front of a head."""
+        super().__init__(*arguments, **named)
+        self._head_bytes: int | None = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, and end the connection where a head goes on beyond the limit."""
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        too_long = self._head_bytes is not None and self._head_bytes > _MOST_HEAD_BYTES
+        if too_long and not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LONG % (len(_REASON), _REASON))
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """Note that the head has ended."""
+        self._head_bytes = None
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Note that the next head begins."""
+        super().on_message_complete()
+        self._head_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Put the gathering transport before the real one."""

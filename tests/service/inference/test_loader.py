@@ -52,8 +52,9 @@ def test_fusion_weights_may_be_overridden_by_the_operator(tmp_path: Path) -> Non
         ({"likd": 1}, "weighs likd, the tasks are liked, loved"),
         ({"liked": -1}, "none below 0"),
         ({"liked": 0, "loved": 0}, "one above"),
+        ({"liked": 1e308, "loved": 1e308}, "fusion weights"),
     ],
-    ids=["unknown-task", "negative", "all-zero"],
+    ids=["unknown-task", "negative", "all-zero", "sum-overflows"],
 )
 def test_fusion_weights_that_make_no_score_are_refused(
     tmp_path: Path, fusion: dict[str, float], said: str
@@ -195,3 +196,21 @@ def test_f8_required_cuda_that_is_not_there_is_refused_and_preferred_cuda_says_w
     assert "require_cuda" in refusal(tmp_path, required)
     preferred = load_settings(models={"repository": tmp_path}, inference={"provider": "prefer_cuda"})
     assert load_current(tmp_path, "films", preferred).card.provider == "CPUExecutionProvider"
+
+
+def test_an_empty_golden_request_is_refused_before_it_can_end_the_process(
+    tmp_path: Path, settings: Settings
+) -> None:
+    bundle = publish_bundle(tmp_path)
+    with np.load(bundle.golden, allow_pickle=False) as arrays:
+        empty = {name: array[:0] for name, array in arrays.items()}
+    publish_bundle(tmp_path, golden=empty)
+    assert "holds an empty input" in refusal(tmp_path, settings)
+
+
+@pytest.mark.parametrize("tolerance", [10.0, -1.0])
+def test_a_tolerance_that_proves_nothing_is_refused(
+    tmp_path: Path, settings: Settings, tolerance: float
+) -> None:
+    publish_bundle(tmp_path, golden_tolerance=tolerance)
+    assert "golden_tolerance" in refusal(tmp_path, settings)

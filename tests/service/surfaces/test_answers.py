@@ -178,6 +178,8 @@ def test_metrics_are_exposed_in_the_form_asked_for(service: Service) -> None:
     assert "process_resident_memory_bytes" in plain.text
     openmetrics = service.client.get("/metrics", headers={"accept": "application/openmetrics-text"})
     assert openmetrics.text.endswith("# EOF\n")
+    for odd in ("application/openmetrics-text;version=xx", "text/plain; version=zz"):
+        assert service.client.get("/metrics", headers={"accept": odd}).status_code == 200
 
 
 def test_every_stage_of_a_served_model_is_measured(service: Service) -> None:

@@ -6,6 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -212,10 +213,11 @@ def everything(connection: socket.socket) -> bytes:
     return received
 
 
+@pytest.mark.parametrize("length", ["99999999999", "0" * 5000 + "2"], ids=["large", "thousands-of-digits"])
 def test_c5_an_announced_length_over_the_limit_is_refused_unread_and_the_connection_closed(
-    service: Service,
+    service: Service, length: str
 ) -> None:
-    with raw(service, "Content-Length: 99999999999") as connection:
+    with raw(service, f"Content-Length: {length}") as connection:
         answer = everything(connection)
     assert answer.startswith(b"HTTP/1.1 413")
     assert b'"TOO_LARGE"' in answer
@@ -448,3 +450,18 @@ def takes_less_than(limit_s: float, action: Callable[[], Any], tries: int = 30) 
         if time.perf_counter() - started < limit_s:
             return True
     return False
+
+
+def test_c19_a_head_without_end_is_refused_at_its_limit(service: Service) -> None:
+    address = urlsplit(service.address)
+    assert address.hostname is not None
+    assert address.port is not None
+    line, sent_bytes = b"X-Filler: " + b"y" * 8000 + b"\r\n", 0
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(b"POST /v1/rank/films HTTP/1.1\r\nHost: x\r\n")
+        with suppress(OSError):
+            while sent_bytes < 100 << 20:
+                connection.sendall(line)
+                sent_bytes += len(line)
+    assert sent_bytes < 20 << 20
+    assert service.rank(GOOD).status_code == 200
