@@ -17,7 +17,8 @@ import uvloop
 from rich.console import Console
 
 from rankd_service.features.embedded import EmbeddedStore
-from rankd_service.features.redis_store import BlockingConnection, RedisStore, pack
+from rankd_service.features.redis_connection import BlockingConnection, pack
+from rankd_service.features.redis_store import RedisStore
 
 NUM_ROWS, ROW_BYTES = 100_000, 200
 SIZES = (100, 500)

@@ -26,7 +26,7 @@ from rankd_contract.packing import RowFormat
 from rankd_contract.schema import MISSING, FeatureSchema, FeatureView, FieldLayout
 from rankd_service.errors import StoreUnavailable
 from rankd_service.features.embedded import SNAPSHOT
-from rankd_service.features.redis_store import BlockingConnection, pack
+from rankd_service.features.redis_connection import BlockingConnection, pack
 from rankd_service.features.view_file import ViewFile
 
 __all__ = ["ImportReport", "import_rows"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
-from rankd_service.features.redis_store import BlockingConnection, RedisStore, pack, shown_url
+from rankd_service.features.redis_connection import BlockingConnection, pack, shown_url
+from rankd_service.features.redis_store import RedisStore
 from rankd_service.features.store import FeatureStore
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey, free_port

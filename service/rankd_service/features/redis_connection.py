@@ -1,0 +1,168 @@
+"""How a Redis or Valkey server is reached, and what its failures are called.
+
+One table maps every way a server or the wire can fail to a StoreErrorKind. None of redis-py's own waits and
+retries is left to its default: whoever asks says how long. This is the one file of the service that imports
+redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import hiredis
+import redis
+from redis import exceptions as errors
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.retry import Retry as BlockingRetry
+
+from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
+
+__all__ = [
+    "FAILURES",
+    "AbstractConnection",
+    "BlockingConnection",
+    "Connector",
+    "is_dirty",
+    "is_reply",
+    "kind_of",
+    "pack",
+    "shown_url",
+]
+
+# ValueError and TypeError: a parser that is fed garbage. RuntimeError: uvloop, where a connection was lost
+# before its use.
+FAILURES = (errors.RedisError, OSError, ValueError, TypeError, RuntimeError)
+_KINDS: tuple[tuple[tuple[type[Exception], ...], StoreErrorKind], ...] = (
+    ((errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError), StoreErrorKind.AUTH),
+    ((errors.AuthenticationWrongNumberOfArgsError,), StoreErrorKind.AUTH),
+    ((errors.BusyLoadingError, errors.MasterDownError), StoreErrorKind.LOADING),
+    ((errors.InvalidResponse, ValueError, TypeError), StoreErrorKind.PROTOCOL),
+    ((errors.ResponseError,), StoreErrorKind.REPLY),
+    ((errors.TimeoutError, TimeoutError), StoreErrorKind.TIMEOUT),
+)
+
+
+class Connector:
+    """Opens connections to one address, each within `timeout_s`."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        """Check the address without connecting. Raises StartupFailed where it is none."""
+        self.opened = 0
+        self._timeout_s = timeout_s
+        try:
+            options: dict[str, Any] = {**parse_url(url)}
+            self._kind: Callable[..., AbstractConnection] = options.pop("connection_class", Connection)
+            self._options = {
+                **options,
+                "socket_connect_timeout": timeout_s,
+                "socket_timeout": None,  # RedisStore bounds each exchange as a whole
+                "retry": Retry(NoBackoff(), 0),
+                "health_check_interval": 0,
+                "decode_responses": False,
+                "protocol": 2,
+            }
+            self._pattern = self._kind(**self._options)
+        except (ValueError, TypeError, errors.RedisError) as error:
+            raise _no_address(url) from error
+
+    async def connect(self) -> AbstractConnection:
+        """Open a connection within the timeout, handshake included."""
+        connection = self._kind(**self._options)
+        if isinstance(connection, SSLConnection) and isinstance(self._pattern, SSLConnection):
+            connection.ssl_context = self._pattern.ssl_context  # reads the root certificates once
+        handshake: Callable[[], Awaitable[None]] = connection.connect
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await handshake()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self.opened += 1
+        return connection
+
+
+class BlockingConnection:
+    """One blocking connection for bulk work: commands are sent ahead of the replies that are awaited."""
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        """Connect. Raises StartupFailed where the address is none, StoreUnavailable where nobody answers."""
+        self._url = shown_url(url)
+        try:
+            parse: Callable[[str], dict[str, Any]] = redis.connection.parse_url
+            options = parse(url)
+            kind: Any = options.pop("connection_class", redis.connection.Connection)
+            options |= {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+            options |= {"retry": BlockingRetry(NoBackoff(), 0), "decode_responses": False, "protocol": 2}
+            self._connection = kind(**options)
+        except (ValueError, TypeError, errors.RedisError) as error:
+            raise _no_address(url) from error
+        self._attempt(self._connection.connect, connecting=True)
+
+    def send(self, command: bytes) -> None:
+        """Send packed commands. Raises StoreUnavailable."""
+        self._attempt(lambda: self._connection.send_packed_command([command], check_health=False))
+
+    def receive(self) -> Any:
+        """Return the next reply. Raises StoreUnavailable."""
+        return self._attempt(self._connection.read_response)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.disconnect()
+
+    def _attempt(self, step: Callable[[], Any], connecting: bool = False) -> Any:
+        try:
+            return step()
+        except FAILURES as error:
+            kind = kind_of(error, connecting)
+            raise StoreUnavailable(kind, f"{self._url}: {kind.value}: {error}") from error
+
+
+async def is_dirty(connection: AbstractConnection) -> bool:
+    """Tell whether an idle connection holds something to read: its end, or a reply nobody asked for."""
+    # The method was renamed in redis-py 8.
+    look = getattr(connection, "can_read", None) or connection.can_read_destructive
+    try:
+        return bool(await look())
+    except (errors.RedisError, OSError):
+        return True
+
+
+def is_reply(error: Exception) -> bool:
+    """Tell whether the server itself said no, so that the connection is as good as before."""
+    return isinstance(error, errors.ResponseError)
+
+
+def kind_of(error: Exception, connecting: bool) -> StoreErrorKind:
+    """Return what kind of failure an error is; `connecting` where no connection stood yet."""
+    if isinstance(error, errors.ResponseError) and "unauthenticated" in str(error):
+        return StoreErrorKind.AUTH  # how Redis 7.0 refuses a long command of somebody it does not know
+    lost = StoreErrorKind.REFUSED if connecting else StoreErrorKind.RESET
+    return next((kind for kinds, kind in _KINDS if isinstance(error, kinds)), lost)
+
+
+def _no_address(url: str) -> StartupFailed:
+    expected = "redis://user:password@host:6379/0, rediss:// for TLS or unix:// for a socket"
+    return StartupFailed(f"{shown_url(url)}: not an address of a Redis server: expected {expected}")
+
+
+def pack(*command: str | bytes | int) -> bytes:
+    """Return a command in the protocol's bytes; hiredis is ten times as fast at it as redis-py."""
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # the stub knows tuples of one
+    return packed
+
+
+def shown_url(url: str) -> str:
+    """Return an address as logs may show it: without user, password and options."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "an unreadable address"
+    secret = "***@" if "@" in parts.netloc else ""
+    return f"{parts.scheme}://{secret}{host}{port}{parts.path}"
