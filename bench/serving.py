@@ -205,10 +205,11 @@ async def model_inputs(home: Path, model: str, request: dict[str, Any]) -> dict[
     with EmbeddedStore.attach_or_start(home / "store") as embedded:
         patience = {"connect_timeout_s": 1.0, "read_timeout_s": 5.0}
         store = RedisStore(embedded.url, connections=1, max_outstanding=1, **patience)
-        rows = await store.read(assembler.keys(ranked.user, ranked.candidates), budget_s=5.0)
+        drafts = assembler.draft(ranked.user, ranked.candidates, now_s)
+        rows = await store.read(drafts.keys, budget_s=5.0)
         await store.close()
     context, overrides = assembler.context({}, now_s), assembler.overrides(ranked)
-    return dict(assembler.assemble(ranked, context, overrides, rows, now_s).tensors)
+    return dict(assembler.assemble(drafts, context, overrides, rows, now_s).tensors)
 
 
 def bare_session(home: Path, model: str) -> ort.InferenceSession:

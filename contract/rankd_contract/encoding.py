@@ -68,6 +68,7 @@ class Encoder:
         self._salts = {name: salt(owner.name) for name, owner in owners.items()}
         self._vocabularies = {o.name: _Vocabulary(o) for o in owners.values() if o.vocabulary is not None}
         self.defaults = self._default_row()
+        self._has_default_ids = bool(self.defaults.ids.any())
 
     def encode(self, columns: Mapping[str, Column], n: int) -> Block:
         """Encode n rows from columns keyed by source. Raises SchemaMismatch where a column is absent."""
@@ -108,10 +109,12 @@ class Encoder:
 
     def fill_defaults(self, block: Block) -> Block:
         """Return the block with declared defaults in place of missing values; nothing is NaN afterwards."""
-        ids = block.ids
-        if self.defaults.ids.any():
+        ids, values = block.ids, block.values
+        if self._has_default_ids:
             ids = np.where(ids == MISSING, self.defaults.ids, ids)
-        return Block(ids, np.where(np.isnan(block.values), self.defaults.values, block.values))
+        if values.shape[1]:
+            values = np.where(np.isnan(values), self.defaults.values, values)
+        return Block(ids, values)
 
     def _lookup(self, field: Field, values: Values) -> NDArray[np.int32]:
         owner = self._owners[field.name]

@@ -34,7 +34,10 @@ _HEADER_WORDS = 4
 
 
 class FeatureStatus(IntEnum):
-    """What became of a value that was read; the names are also metric labels."""
+    """What became of a value that was read; the names are also metric labels.
+
+    From CORRUPT on: there was a row, and it could not be read.
+    """
 
     PRESENT = 0
     NULL_VALUE = 1
@@ -60,7 +63,8 @@ class RowFormat:
         self.row_words = _HEADER_WORDS + payload_words + 1
         self.row_bytes = 8 * self.row_words
         self._lead = np.uint64(_MAGIC | FORMAT << 32 | self.row_words << 48)
-        self._weights = _weights(2 * (self.row_words - 1))
+        # The checksum itself weighs nothing, so that rows are summed whole.
+        self._weights = np.append(_weights(2 * (self.row_words - 1)), np.zeros(2, np.uint64))
 
     def pack(
         self, block: Block, entity_hashes: NDArray[np.uint64], event_times_ms: NDArray[np.int64]
@@ -138,12 +142,8 @@ class RowFormat:
         return ids, halves[:, values_at : values_at + self.num_values].view(np.float32)
 
     def _checksum(self, words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        halves = (
-            words[:, :-1].view(np.uint32)
-            if words.flags.c_contiguous
-            else words[:, :-1].copy().view(np.uint32)
-        )
-        return np.asarray(np.einsum("nw,w->n", halves, self._weights, dtype=np.uint64, casting="safe"))
+        sums: NDArray[np.uint64] = words.view(np.uint32).astype(np.uint64) @ self._weights
+        return sums
 
 
 def _weights(n: int) -> NDArray[np.uint64]:

@@ -16,14 +16,16 @@ from prometheus_client import CollectorRegistry
 
 from rankd_service.deadline import Clock, SystemClock
 from rankd_service.errors import StartupFailed
+from rankd_service.features.change_feed import ChangeFeed
 from rankd_service.features.embedded import EmbeddedStore
+from rankd_service.features.near_cache import NearCaches, NearLimits
 from rankd_service.features.redis_store import RedisStore
 from rankd_service.features.store import FeatureStore
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.logs import log_to_stderr
 from rankd_service.pipeline import RankPipeline
-from rankd_service.settings import RedisSettings, Settings
+from rankd_service.settings import FeatureSettings, RedisSettings, Settings
 from rankd_service.surfaces.health import health_routes
 from rankd_service.surfaces.http import add_routes
 from rankd_service.surfaces.openapi import document
@@ -42,15 +44,19 @@ def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | 
     Raises StartupFailed where the store's address is none, or no embedded one can be started.
     """
     clock, telemetry, registry = clock or SystemClock(), Telemetry(CollectorRegistry()), ModelRegistry()
+    near = near_caches(settings.features, clock)
+    telemetry.watch_near_caches(near)
     embedded: EmbeddedStore | None = None
+    feed: ChangeFeed | None = None
     if store is None:
         url = settings.redis.url.get_secret_value() if settings.redis.url else None
         if url is None:
             embedded = start_embedded(settings.redis)
             url = embedded.url
         store = open_store(url, settings.redis, telemetry)
+        feed = ChangeFeed(url, near, connect_timeout_s=settings.redis.connect_timeout_ms / 1000)
     pipeline = RankPipeline(registry, store, telemetry, settings, clock)
-    lifecycle = Lifecycle(registry, store, telemetry, settings)
+    lifecycle = Lifecycle(registry, store, near, feed, telemetry, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -81,6 +87,16 @@ def start_embedded(settings: RedisSettings) -> EmbeddedStore:
     store = EmbeddedStore.attach_or_start(settings.embedded_folder, on_event=_log.warning)
     store.watch()
     return store
+
+
+def near_caches(settings: FeatureSettings, clock: Clock) -> NearCaches:
+    """Make the keeper of item rows that were read lately."""
+    limits = NearLimits(
+        bytes_a_view=int(settings.near_cache_mb * (1 << 20)),
+        ttl_s=settings.near_cache_ttl_s,
+        stale_s=settings.near_cache_stale_s,
+    )
+    return NearCaches(limits, clock)
 
 
 def open_store(url: str, settings: RedisSettings, telemetry: Telemetry) -> RedisStore:

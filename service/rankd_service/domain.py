@@ -48,6 +48,7 @@ class Stage(StrEnum):
 class Rung(StrEnum):
     """What was answered instead of the full thing, mildest first."""
 
+    NEAR_CACHE_ROW = "near_cache_row"
     DEFAULT_ROW = "default_row"
     LAST_PLACE = "last_place"
 
@@ -61,37 +62,37 @@ class DegradeReason(StrEnum):
     STORE_ERROR = "store_error"
     NO_TIME = "no_time"
     FEATURES_MISSING = "features_missing"
+    ROWS_UNREADABLE = "rows_unreadable"
     SCORE_NOT_FINITE = "score_not_finite"
 
 
-# Where each reason arises, and what is answered then.
-DEGRADATIONS: Mapping[DegradeReason, tuple[Stage, Rung]] = {
-    DegradeReason.STORE_DOWN: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
-    DegradeReason.STORE_TIMEOUT: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
-    DegradeReason.STORE_BUSY: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
-    DegradeReason.STORE_ERROR: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
-    DegradeReason.NO_TIME: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
-    DegradeReason.FEATURES_MISSING: (Stage.FEATURE_FETCH, Rung.DEFAULT_ROW),
-    DegradeReason.SCORE_NOT_FINITE: (Stage.INFER, Rung.LAST_PLACE),
+_STORE = (Stage.FEATURE_FETCH, (Rung.NEAR_CACHE_ROW, Rung.DEFAULT_ROW))
+
+# Where each reason arises, and what may be answered then.
+DEGRADATIONS: Mapping[DegradeReason, tuple[Stage, tuple[Rung, ...]]] = {
+    DegradeReason.STORE_DOWN: _STORE,
+    DegradeReason.STORE_TIMEOUT: _STORE,
+    DegradeReason.STORE_BUSY: _STORE,
+    DegradeReason.STORE_ERROR: _STORE,
+    DegradeReason.NO_TIME: _STORE,
+    DegradeReason.FEATURES_MISSING: (Stage.FEATURE_FETCH, (Rung.DEFAULT_ROW,)),
+    DegradeReason.ROWS_UNREADABLE: (Stage.FEATURE_FETCH, (Rung.DEFAULT_ROW,)),
+    DegradeReason.SCORE_NOT_FINITE: (Stage.INFER, (Rung.LAST_PLACE,)),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Degradation:
-    """One thing that was not as it should be; `affected` counts candidates."""
+    """One thing that was not as it should be, and what was answered instead; `affected` counts candidates."""
 
     reason: DegradeReason
+    rung: Rung
     affected: int
 
     @property
     def stage(self) -> Stage:
         """Where it arose."""
         return DEGRADATIONS[self.reason][0]
-
-    @property
-    def rung(self) -> Rung:
-        """What was answered instead."""
-        return DEGRADATIONS[self.reason][1]
 
 
 @dataclass(frozen=True, slots=True)

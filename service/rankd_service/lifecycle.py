@@ -14,6 +14,8 @@ from pathlib import Path
 
 from rankd_contract.bundle import model_names
 from rankd_service.errors import BundleRefused
+from rankd_service.features.change_feed import ChangeFeed
+from rankd_service.features.near_cache import NearCaches
 from rankd_service.features.store import FeatureStore
 from rankd_service.inference.loader import load_current
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
@@ -49,10 +51,17 @@ class Lifecycle:
     """Starts and stops what the process owns."""
 
     def __init__(
-        self, registry: ModelRegistry, store: FeatureStore, telemetry: Telemetry, settings: Settings
+        self,
+        registry: ModelRegistry,
+        store: FeatureStore,
+        near: NearCaches,
+        feed: ChangeFeed | None,
+        telemetry: Telemetry,
+        settings: Settings,
     ) -> None:
         """Keep the parts; nothing is started yet."""
-        self._registry, self._store, self._telemetry, self._settings = registry, store, telemetry, settings
+        self._registry, self._store, self._near, self._feed = registry, store, near, feed
+        self._telemetry, self._settings = telemetry, settings
         self.state = State.STARTING
         self._refused: list[str] = []
         self._loading: asyncio.Task[None] | None = None
@@ -66,6 +75,8 @@ class Lifecycle:
         self.state = State.DRAINING
         if self._loading is not None:
             await asyncio.wait({self._loading})
+        if self._feed is not None:
+            await self._feed.stop()
         await self._store.close()
 
     async def readiness(self) -> Readiness:
@@ -98,6 +109,8 @@ class Lifecycle:
                 continue
             models.append(model)
             self._telemetry.serve(model.card, model.assembler.views)
+        if self._feed is not None:
+            self._feed.start()
         await self._store.ping(_PING_S)  # opens a connection, so that the first request need not
         self._registry.publish(models)
         # What lives as long as the process need not be looked at again: a full collection over it takes
@@ -115,7 +128,7 @@ class Lifecycle:
     def _load_one(self, repository: Path, name: str) -> LoadedModel | None:
         """Load a model; whatever is wrong with it must not keep the others from being served."""
         try:
-            model = load_current(repository, name, self._settings)
+            model = load_current(repository, name, self._settings, self._near)
         except BundleRefused as error:
             _log.error("bundle refused: %s", error)
             self._telemetry.bundle_loaded(LoadOutcome.REFUSED)

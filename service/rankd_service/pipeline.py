@@ -15,7 +15,15 @@ import numpy as np
 from rankd_contract.packing import FeatureStatus
 from rankd_service.deadline import Clock, Deadline
 from rankd_service.decision.rank import fuse, rank
-from rankd_service.domain import Degradation, DegradeReason, ModelCard, RankRequest, Slate, Stage
+from rankd_service.domain import (
+    Degradation,
+    DegradeReason,
+    ModelCard,
+    RankRequest,
+    Rung,
+    Slate,
+    Stage,
+)
 from rankd_service.errors import DeadlineExceeded, StoreErrorKind, StoreUnavailable
 from rankd_service.features.assemble import Features
 from rankd_service.features.store import FeatureStore
@@ -76,10 +84,11 @@ class RankPipeline:
             context = model.assembler.context(request.context, now_s)
         self._check(deadline, Stage.FEATURE_FETCH, metrics)
         with times(Stage.FEATURE_FETCH):
-            fetched = await self._fetch(model, request, deadline)
+            drafts = model.assembler.draft(request.user, request.candidates, now_s)
+            fetched = await self._fetch(drafts.keys, deadline)
         self._check(deadline, Stage.INFER, metrics)
         with times(Stage.ASSEMBLE):
-            features = model.assembler.assemble(request, context, overrides, fetched.rows, now_s)
+            features = model.assembler.assemble(drafts, context, overrides, fetched.rows, now_s)
         with times(Stage.INFER):
             scores_NT = model.score(features.tensors)
         with times(Stage.POSTPROCESS):
@@ -97,15 +106,13 @@ class RankPipeline:
             degraded=degraded,
         )
 
-    async def _fetch(self, model: LoadedModel, request: RankRequest, deadline: Deadline) -> _Fetched:
+    async def _fetch(self, keys: Sequence[str], deadline: Deadline) -> _Fetched:
         budget_s = deadline.budget_s(self._fetch_cap_s, self._reserve_s)
         if budget_s <= 0:
             return _Fetched(FeatureStatus.TIMED_OUT, DegradeReason.NO_TIME)
         started_s = self._clock.monotonic_s()
         try:
-            return _Fetched(
-                await self._store.read(model.assembler.keys(request.user, request.candidates), budget_s)
-            )
+            return _Fetched(await self._store.read(keys, budget_s))
         except StoreUnavailable as error:
             self._telemetry.redis_errors.labels(error.kind.value).inc()
             timed_out = error.kind is StoreErrorKind.TIMEOUT
@@ -119,13 +126,18 @@ class RankPipeline:
     ) -> tuple[Degradation, ...]:
         n, degraded = len(request.candidates), []
         if fetched.failure is not None:
-            degraded.append(Degradation(fetched.failure, n))
+            # Whatever is near at hand, the user's row is a default one, and every score rests on it.
+            degraded.append(Degradation(fetched.failure, Rung.DEFAULT_ROW, n))
+            if features.stale:
+                degraded.append(Degradation(fetched.failure, Rung.NEAR_CACHE_ROW, features.stale))
         elif features.defaulted > self._missing_share * n:
             # A few unknown candidates are how a catalogue grows and each says so itself; when most are
             # unknown, the import or the namespace is wrong, and the order is not worth much.
-            degraded.append(Degradation(DegradeReason.FEATURES_MISSING, features.defaulted))
+            degraded.append(Degradation(DegradeReason.FEATURES_MISSING, Rung.DEFAULT_ROW, features.defaulted))
+        if features.unreadable:
+            degraded.append(Degradation(DegradeReason.ROWS_UNREADABLE, Rung.DEFAULT_ROW, features.unreadable))
         if nonfinite:
-            degraded.append(Degradation(DegradeReason.SCORE_NOT_FINITE, nonfinite))
+            degraded.append(Degradation(DegradeReason.SCORE_NOT_FINITE, Rung.LAST_PLACE, nonfinite))
         return tuple(degraded)
 
     def _count(self, metrics: ModelMetrics, features: Features, degraded: tuple[Degradation, ...]) -> None:

@@ -88,6 +88,9 @@ class FeatureSettings(_Section):
     namespace: str = Field(default="rankd", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     fetch_cap_ms: float = Field(default=50, gt=0)
     degraded_missing_share: float = Field(default=0.5, ge=0, le=1)
+    near_cache_mb: float = Field(default=64, ge=0, le=65_536)  # a view of items, in each process; 0 is none
+    near_cache_ttl_s: float = Field(default=60, gt=0)
+    near_cache_stale_s: float = Field(default=3600, ge=0)  # how long rows may stand in for a silent store
     clock_skew_s: float = Field(default=300, ge=0)
 
 

@@ -6,7 +6,7 @@ model are made when it is loaded, so that a scrape shows zeros before the first 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from types import TracebackType
 from typing import Protocol
@@ -14,6 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from rankd_contract.packing import FeatureStatus
 from rankd_service.deadline import Clock
@@ -63,6 +65,21 @@ class StoreGauges(Protocol):
     @property
     def connections_opened(self) -> int:
         """Connections opened so far."""
+
+
+class NearGauges(Protocol):
+    """What a near cache knows of itself."""
+
+    @property
+    def hits(self) -> int:
+        """Rows that were near at hand."""
+
+    @property
+    def misses(self) -> int:
+        """Rows that were not."""
+
+    def __len__(self) -> int:
+        """Rows kept."""
 
 
 class Telemetry:
@@ -173,12 +190,34 @@ class Telemetry:
         ):
             Gauge(f"rankd_redis_{name}", meaning, registry=self.registry).set_function(read)
 
+    def watch_near_caches(self, caches: Iterable[NearGauges]) -> None:
+        """Expose how many item rows were near at hand, as it is when metrics are read."""
+        self.registry.register(_NearCacheCollector(caches))
+
     def rows_read(self, view: str, statuses: NDArray[np.uint8]) -> None:
         """Count rows of one view of a served model, by status."""
         series = self._views[view]
         for status, count in enumerate(np.bincount(statuses).tolist()):
             if count:
                 series[status].inc(count)
+
+
+class _NearCacheCollector(Collector):
+    """Adds the near caches up when metrics are read: counting costs a request nothing that way."""
+
+    def __init__(self, caches: Iterable[NearGauges]) -> None:
+        self._caches = caches
+
+    def collect(self) -> Iterable[Metric]:
+        caches = list(self._caches)
+        rows = CounterMetricFamily(
+            "rankd_cache_requests", "Rows looked for near at hand.", labels=["cache", "result"]
+        )
+        rows.add_metric(["l1_item", "hit"], sum(cache.hits for cache in caches))
+        rows.add_metric(["l1_item", "miss"], sum(cache.misses for cache in caches))
+        kept = GaugeMetricFamily("rankd_cache_entries", "Rows kept near at hand.", labels=["cache"])
+        kept.add_metric(["l1_item"], sum(map(len, caches)))
+        return rows, kept
 
 
 class ModelMetrics:
@@ -194,8 +233,9 @@ class ModelMetrics:
         self.scores_nonfinite = telemetry.scores_nonfinite.labels(model)
         self._rejected = {r: telemetry.rejected.labels(model, r.value) for r in RejectReason}
         self._degraded = {
-            r: telemetry.degraded.labels(model, stage.value, rung.value, r.value)
-            for r, (stage, rung) in DEGRADATIONS.items()
+            (reason, rung): telemetry.degraded.labels(model, stage.value, rung.value, reason.value)
+            for reason, (stage, rungs) in DEGRADATIONS.items()
+            for rung in rungs
         }
         self._durations = {t: telemetry.request_duration.labels(model, t.value) for t in Transport}
         self._outcomes = {(t, OK): telemetry.requests.labels(model, t.value, OK) for t in Transport}
@@ -217,7 +257,7 @@ class ModelMetrics:
 
     def degraded(self, what: Degradation) -> None:
         """Count one degradation."""
-        self._degraded[what.reason].inc()
+        self._degraded[what.reason, what.rung].inc()
 
     def deadline_missed(self, stage: Stage) -> None:
         """Count one request whose deadline passed in, or before, a stage."""

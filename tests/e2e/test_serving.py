@@ -88,9 +88,10 @@ def test_a2_a_frozen_store_costs_its_budget_and_no_connection(stack: Stack) -> N
         for _ in range(5):
             answer = stack.rank({**BODY, "deadline_ms": 100})
             assert answer.status_code == 200
-            assert [d["reason"] for d in answer.json()["degraded"]] == ["store_timeout"]
+            assert {d["reason"] for d in answer.json()["degraded"]} == {"store_timeout"}
             assert answer.json()["took_ms"] < 150, "the deadline, and what a busy machine may add"
-            assert set(answer.json()["feature_status"]["item"]) == {"TIMED_OUT"}
+            assert set(answer.json()["feature_status"]["user"]) == {"TIMED_OUT"}
+            assert set(answer.json()["feature_status"]["item"]) <= {"PRESENT", "STALE_L1"}, "near at hand"
     until(lambda: stack.rank(BODY).json()["degraded"] == [], within_s=2)
     assert stack.metric("rankd_redis_connections_opened") <= 6, "one a read that waited, none again"
     assert stack.metric('rankd_redis_errors_total{kind="timeout"}') == 5

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from rankd_contract.packing import FeatureStatus
 from rankd_contract.schema import Entity
 from rankd_contract.schema_file import parse_schema
+from rankd_service.app import near_caches
 from rankd_service.deadline import Deadline
 from rankd_service.domain import Candidates, DegradeReason, RankRequest, Rung, Slate, Stage, User
 from rankd_service.errors import DeadlineExceeded, InvalidRequest, StoreErrorKind, Unavailable, UnknownModel
@@ -33,7 +34,7 @@ SCHEMA = parse_schema(SCHEMA_TEXT)
 class Bench:
     """A pipeline over one model, and everything it was wired from."""
 
-    def __init__(self, repository: Path, graph: Graph) -> None:
+    def __init__(self, repository: Path, graph: Graph, *, near: bool = False) -> None:
         publish_bundle(repository, graph=graph)
         self.clock = JumpingClock()
         self.settings = load_settings(models={"repository": repository})
@@ -42,7 +43,10 @@ class Bench:
         self.store = MemoryStore(self.rows)
         self.telemetry = Telemetry(CollectorRegistry())
         registry = ModelRegistry()
-        model = load_current(repository, "films", self.settings)
+        self.near = near_caches(self.settings.features, self.clock) if near else None
+        model = load_current(repository, "films", self.settings, self.near)
+        if self.near is not None:
+            self.near.trust()
         self.telemetry.serve(model.card, model.assembler.views)
         registry.publish([model])
         self.pipeline = RankPipeline(registry, self.store, self.telemetry, self.settings, self.clock)
@@ -217,3 +221,80 @@ def test_without_any_model_requests_are_told_to_come_back(tmp_path: Path) -> Non
     empty = RankPipeline(ModelRegistry(), bench.store, bench.telemetry, bench.settings, bench.clock)
     with pytest.raises(Unavailable, match="no model is loaded"):
         empty.find("films", None)
+
+
+def test_item_rows_are_read_once_and_the_users_row_every_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo, near=True)
+    first = bench.rank()
+    assert bench.store.keys_read == len(ITEMS) + 1
+    again = bench.rank()
+    assert bench.store.keys_read == len(ITEMS) + 2
+    assert again.scores.tolist() == first.scores.tolist()
+    assert again.statuses[Entity.ITEM].tolist() == [FeatureStatus.PRESENT] * len(ITEMS)
+    mixed = [*ITEMS[:3], "unknown", *ITEMS[3:]]
+    slate = bench.rank(mixed)
+    assert bench.store.keys_read == len(ITEMS) + 4
+    assert slate.statuses[Entity.ITEM].tolist() == [
+        FeatureStatus.NOT_FOUND if item == "unknown" else FeatureStatus.PRESENT for item in mixed
+    ]
+
+
+@pytest.mark.fault("A16")
+def test_a_changed_row_is_read_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, price, near=True)
+    bench.rank()
+    changed = item_rows(SCHEMA, ["3"], bench.clock.wall_s(), [0.5])
+    bench.store.rows |= changed
+    assert bench.near is not None
+    bench.near.changed([key.encode() for key in changed])
+    slate = bench.rank(top_k=1)
+    assert (ITEMS[slate.order[0]], slate.scores[0]) == ("3", pytest.approx(0.5, rel=1e-5))
+
+
+def test_rows_near_at_hand_stand_in_for_a_store_that_does_not_answer(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, price, near=True)
+    exact = bench.rank()
+    assert bench.near is not None
+    bench.near.distrust()
+    bench.store.failure = StoreErrorKind.REFUSED
+    slate = bench.rank([*ITEMS, "unknown"])
+    assert [(d.reason, d.rung, d.affected) for d in slate.degraded] == [
+        (DegradeReason.STORE_DOWN, Rung.DEFAULT_ROW, 11),
+        (DegradeReason.STORE_DOWN, Rung.NEAR_CACHE_ROW, 10),
+    ]
+    assert slate.statuses[Entity.ITEM].tolist() == [FeatureStatus.STALE_L1] * 10 + [FeatureStatus.DEFAULTED]
+    known = slate.order[slate.order < len(ITEMS)]
+    assert (known.tolist(), slate.scores[slate.order < len(ITEMS)].tolist()) == (
+        exact.order.tolist(),
+        exact.scores.tolist(),
+    )
+    rungs = {"model": "films", "stage": "feature_fetch", "reason": "store_down"}
+    assert bench.metric("rankd_degraded_total", rung="near_cache_row", **rungs) == 1
+
+
+def test_a_row_near_at_hand_ages_like_any_other(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, price, near=True)
+    bench.rank()
+    bench.clock.move_wall(31 * 86_400)
+    slate = bench.rank()
+    assert set(slate.statuses[Entity.ITEM].tolist()) == {FeatureStatus.OUTSIDE_MAX_AGE}
+
+
+@pytest.mark.fault("B12")
+def test_a_user_row_that_cannot_be_read_is_a_degraded_answer(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, price)
+    (mine,) = user_rows(SCHEMA, ["42"], bench.clock.wall_s())
+    (of_another,) = user_rows(SCHEMA, ["43"], bench.clock.wall_s()).values()
+    bench.store.rows[mine] = of_another
+    slate = bench.rank()
+    assert [(d.reason, d.affected) for d in slate.degraded] == [(DegradeReason.ROWS_UNREADABLE, 10)]
+    assert slate.statuses[Entity.USER].tolist() == [FeatureStatus.FOREIGN]
+
+
+@pytest.mark.fault("B3")
+def test_item_rows_that_cannot_be_read_are_counted_in_a_degraded_answer(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, price)
+    for key in list(item_rows(SCHEMA, ["3", "4"], bench.clock.wall_s(), [0.1, 0.1])):
+        bench.store.rows[key] = bench.store.rows[key][:-1]
+    slate = bench.rank()
+    assert [(d.reason, d.affected) for d in slate.degraded] == [(DegradeReason.ROWS_UNREADABLE, 2)]

@@ -82,7 +82,13 @@ def test_every_line_a_service_writes_is_json(tmp_path: Path) -> None:
         service.process.terminate()
         _, written = service.process.communicate(timeout=30)
     lines = [json.loads(line) for line in written.decode().splitlines()]
-    assert [line["message"] for line in lines] == ["listening", "serving", "stopped"]
+    messages = [line["message"] for line in lines]
+    assert sorted(messages) == [
+        "listening",
+        "not told of changes: item rows are read from the store until it is back",
+        "serving",
+        "stopped",
+    ]
 
 
 def test_p4_with_the_store_down_from_the_start_answers_are_degraded(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,17 @@ from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import tensors
 from rankd_service.domain import Candidates, Fields, RankRequest, User
 from rankd_service.errors import shown_key
-from rankd_service.features.entity_rows import EntityPlan, Override, taken_as_is, unknown_field
+from rankd_service.features.entity_rows import Draft, EntityPlan
+from rankd_service.features.near_cache import NearCaches
+from rankd_service.features.overrides import (
+    Override,
+    encode_override,
+    read_overrides,
+    taken_as_is,
+    unknown_field,
+)
 
-__all__ = ["Assembler", "Features", "Overrides"]
+__all__ = ["Assembler", "Drafts", "Features", "Overrides"]
 
 _TIMESTAMP = "timestamp"
 _SECONDS_AN_HOUR = 3600
@@ -36,22 +43,45 @@ class Features:
     """The tensors of one batch, and what became of each row that was read.
 
     `statuses` has the worst status over an entity's views for each row, `by_view` each view's own;
-    `defaulted` counts candidates of which at least one stored view is a default row.
+    `defaulted` counts candidates of which at least one stored view is a default row, `stale` those with one
+    that was near at hand while the store did not answer, `unreadable` those that rest on a row which was
+    there and made no sense: all of them, where it is the user's.
     """
 
     tensors: Mapping[str, NDArray[np.generic]]
     statuses: Mapping[Entity, NDArray[np.uint8]]
     by_view: Mapping[str, NDArray[np.uint8]]
     defaulted: int
+    stale: int
+    unreadable: int
     ids_out_of_range: int
 
 
-class Assembler:
-    """Compiled reading plan of one model. Nothing changes but a cache; safe to share between threads."""
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """The user's row and the candidates' rows as far as they are near at hand."""
 
-    def __init__(self, schema: FeatureSchema, namespace: str, clock_skew_s: float) -> None:
+    user: Draft
+    items: Draft
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the stored rows that are still needed: the user's views, then each item view."""
+        return self.user.keys + self.items.keys
+
+
+class Assembler:
+    """Compiled reading plan of one model. Nothing changes but what is kept for later requests.
+
+    Rows of items are kept in `near`, where it is given. Users' rows are not: they change as the users act.
+    """
+
+    def __init__(
+        self, schema: FeatureSchema, namespace: str, clock_skew_s: float, near: NearCaches | None = None
+    ) -> None:
         """Compile keys, row formats, encoders and defaults."""
-        self._plans = {entity: EntityPlan(schema, entity, namespace, clock_skew_s) for entity in Entity}
+        kept = {Entity.ITEM: near}
+        self._plans = {e: EntityPlan(schema, e, namespace, clock_skew_s, kept.get(e)) for e in Entity}
         self.views = tuple(view.name for view in schema.stored_views)
         self._contexts: dict[Hashable, Block] = {}
         context = self._plans[Entity.CONTEXT].encoder
@@ -61,11 +91,10 @@ class Assembler:
     def overrides(self, request: RankRequest) -> Overrides:
         """Read the request-time fields. Raises InvalidRequest naming the field, before any fetch."""
         user, candidates = request.user, request.candidates
+        of_user, of_items = self._plans[Entity.USER].encoder, self._plans[Entity.ITEM].encoder
         return {
-            Entity.USER: self._plans[Entity.USER].given({0: user.fields}, "user.fields")
-            if user.fields
-            else (),
-            Entity.ITEM: self._plans[Entity.ITEM].given(candidates.fields, "items.{row}.fields")
+            Entity.USER: read_overrides(of_user, {0: user.fields}, "user.fields") if user.fields else (),
+            Entity.ITEM: read_overrides(of_items, candidates.fields, "items.{row}.fields")
             if candidates.fields
             else (),
         }
@@ -96,41 +125,46 @@ class Assembler:
         for at in plan.encoder.layout.fields:
             field = at.field
             if field.name in given and not (field.derive and field.name == field.source):
-                plan.encode(taken_as_is(at), [given[field.name]], [0], f"context.{field.name}").apply(block)
+                encode_override(
+                    plan.encoder, taken_as_is(at), [given[field.name]], [0], f"context.{field.name}"
+                ).apply(block)
             elif field.derive:
                 source = _TIMESTAMP if given.get(field.source) is None else field.source
                 value = given.get(source)
                 value = int(now_s) if value is None else value
-                plan.encode(at, [value], [0], f"context.{source}").apply(block)
+                encode_override(plan.encoder, at, [value], [0], f"context.{source}").apply(block)
         return plan.encoder.fill_defaults(block)
 
-    def keys(self, user: User, candidates: Candidates) -> list[str]:
-        """Return the keys of every stored row of a request: the user's views, then each item view."""
-        users = (view.prefix + user.id for view in self._plans[Entity.USER].views)
-        items = ([view.prefix + i for i in candidates.ids] for view in self._plans[Entity.ITEM].views)
-        return [*users, *chain.from_iterable(items)]
+    def draft(self, user: User, candidates: Candidates, now_s: float) -> Drafts:
+        """Take what is near at hand, and name the keys of the rest."""
+        return Drafts(
+            self._plans[Entity.USER].draft([user.id], now_s),
+            self._plans[Entity.ITEM].draft(candidates.ids, now_s),
+        )
 
     def assemble(
         self,
-        request: RankRequest,
+        drafts: Drafts,
         context: Block,
         overrides: Overrides,
         rows: Sequence[bytes | None] | FeatureStatus,
         now_s: float,
     ) -> Features:
-        """Build the batch from the rows of `keys()`, or from none, with the reason why there are none."""
-        num_users = len(self._plans[Entity.USER].views)
+        """Build the batch from the rows under the drafts' keys, or from none and the reason for that."""
+        num_users = len(drafts.user.keys)
         of_user, of_items = (
             (rows, rows) if isinstance(rows, FeatureStatus) else (rows[:num_users], rows[num_users:])
         )
-        user = self._plans[Entity.USER].read([request.user.id], of_user, overrides[Entity.USER], now_s)
-        items = self._plans[Entity.ITEM].read(request.candidates.ids, of_items, overrides[Entity.ITEM], now_s)
+        user = self._plans[Entity.USER].read(drafts.user, of_user, overrides[Entity.USER], now_s)
+        items = self._plans[Entity.ITEM].read(drafts.items, of_items, overrides[Entity.ITEM], now_s)
         blocks = {Entity.USER: user.block, Entity.ITEM: items.block, Entity.CONTEXT: context}
         return Features(
-            tensors=tensors(blocks, np.zeros(len(request.candidates), np.int64)),
+            tensors=tensors(blocks, np.zeros(len(drafts.items.ids), np.int64)),
             statuses={Entity.USER: user.worst, Entity.ITEM: items.worst},
             by_view={**user.by_view, **items.by_view},
             defaulted=items.defaulted,
+            stale=items.stale,
+            unreadable=len(drafts.items.ids) if user.unreadable else items.unreadable,
             ids_out_of_range=user.ids_out_of_range + items.ids_out_of_range,
         )
 

@@ -16,6 +16,7 @@ from rankd_contract.signature import SCORES, TensorSpec, inputs, outputs
 from rankd_service.domain import ModelCard
 from rankd_service.errors import BundleRefused
 from rankd_service.features.assemble import Assembler
+from rankd_service.features.near_cache import NearCaches
 from rankd_service.inference.registry import LoadedModel
 from rankd_service.inference.session import GraphSession
 from rankd_service.settings import Settings
@@ -25,16 +26,21 @@ __all__ = ["load_current", "load_model"]
 _LOOSEST_TOLERANCE = 1e-2
 
 
-def load_current(repository: Path, name: str, settings: Settings) -> LoadedModel:
+def load_current(
+    repository: Path, name: str, settings: Settings, near: NearCaches | None = None
+) -> LoadedModel:
     """Load the version a model's pointer names. Raises BundleRefused."""
     try:
-        return load_model(open_current(repository, name), settings)
+        return load_model(open_current(repository, name), settings, near)
     except (ContractError, OSError) as error:
         raise BundleRefused(f"{name}: {error}") from error
 
 
-def load_model(bundle: Bundle, settings: Settings) -> LoadedModel:
-    """Compile a verified bundle and replay its recorded requests. Raises BundleRefused."""
+def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = None) -> LoadedModel:
+    """Compile a verified bundle and replay its recorded requests; item rows are kept in `near`.
+
+    Raises BundleRefused.
+    """
     manifest, schema = bundle.manifest, bundle.schema
     at = f"{manifest.model} version {manifest.version}"
     session = GraphSession(bundle.graph, settings.inference.threads, settings.inference.provider)
@@ -44,7 +50,7 @@ def load_model(bundle: Bundle, settings: Settings) -> LoadedModel:
     return LoadedModel(
         card=_card(bundle, session, fusion),
         session=session,
-        assembler=Assembler(schema, settings.features.namespace, settings.features.clock_skew_s),
+        assembler=Assembler(schema, settings.features.namespace, settings.features.clock_skew_s, near),
         fusion_T=_weights(at, fusion, manifest.tasks),
     )
 

@@ -127,7 +127,7 @@ class RankEndpoint:
         if cut:
             exchange.answer_headers.append((b"x-deadline-ms", b"%d" % self._limits.max_deadline_ms))
         if slate.degraded:
-            reasons = ", ".join(d.reason.value for d in slate.degraded)
+            reasons = ", ".join(dict.fromkeys(d.reason.value for d in slate.degraded))
             exchange.answer_headers.append((b"x-degraded", reasons.encode()))
         if deadline.remaining_s() < 0:
             exchange.metrics.deadline_missed(Stage.SERIALIZE)  # too late to stop, and still worth sending

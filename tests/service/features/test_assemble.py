@@ -63,13 +63,12 @@ def assembled(
     request = RankRequest(
         "r", User("42", user_fields or {}), Candidates(items, item_fields or {}), context or {}
     )
+    drafts = assembler.draft(request.user, request.candidates, now_s)
     fetched: list[bytes | None] | FeatureStatus = (
-        store
-        if isinstance(store, FeatureStatus)
-        else [store.get(key) for key in assembler.keys(request.user, request.candidates)]
+        store if isinstance(store, FeatureStatus) else [store.get(key) for key in drafts.keys]
     )
     overrides = assembler.overrides(request)
-    return assembler.assemble(request, assembler.context(request.context, now_s), overrides, fetched, now_s)
+    return assembler.assemble(drafts, assembler.context(request.context, now_s), overrides, fetched, now_s)
 
 
 def column(features: Features, schema: FeatureSchema, name: str) -> NDArray[Any]:
@@ -238,8 +237,9 @@ def test_b8_ids_beyond_their_table_are_read_as_unknown_and_counted() -> None:
         block, entity_hashes(view, ["1", "2"]), np.full(2, int(NOW_S * 1000))
     )
     request = RankRequest("r", User("42"), Candidates(["1", "2"]))
+    drafts = assembler.draft(request.user, request.candidates, NOW_S)
     features = assembler.assemble(
-        request, assembler.context({}, NOW_S), assembler.overrides(request), [None, *packed], NOW_S
+        drafts, assembler.context({}, NOW_S), assembler.overrides(request), [None, *packed], NOW_S
     )
     assert column(features, small, "genre").tolist() == [[1], [1]]
     assert features.ids_out_of_range == 2

@@ -1,0 +1,141 @@
+"""Hears from the server which rows change, so that rows near at hand are never older than the store's.
+
+Redis and Valkey tell a client of every write under given prefixes (CLIENT TRACKING in broadcasting mode;
+https://redis.io/docs/latest/develop/reference/client-side-caching/). The feed keeps one connection for it,
+asks it for a sign of life when it is silent, and while there is none the caches are not trusted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rankd_service.errors import StoreErrorKind
+from rankd_service.features.near_cache import NearCaches
+from rankd_service.features.reconnect import FIRST_STEP_S, LONGEST_STEP_S
+from rankd_service.features.redis_connection import FAILURES, AbstractConnection, Connector, kind_of
+
+__all__ = ["ChangeFeed"]
+
+_CHANNEL = "__redis__:invalidate"
+_log = logging.getLogger(__name__)
+
+
+class ChangeFeed:
+    """Follows one server on behalf of the near caches. Started once their prefixes are known.
+
+    A silence of `heartbeat_s` is met with a question, a second one ends the connection. A server that refuses
+    to tell of changes leaves the caches unused, which is logged once.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        caches: NearCaches,
+        *,
+        connect_timeout_s: float,
+        heartbeat_s: float = 1.0,
+        share: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """Check the address without connecting. Raises StartupFailed where it is none."""
+        self._connector = Connector(url, connect_timeout_s)
+        self._caches, self._heartbeat_s, self._share = caches, heartbeat_s, share
+        self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._complaint: str | None = None
+        self.following = False
+
+    def start(self) -> None:
+        """Begin to follow. Does nothing where nothing is kept."""
+        if self._caches.prefixes and self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Give the connection back. The caches are not trusted afterwards."""
+        self._stopping.set()
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+
+    async def _run(self) -> None:
+        step_s = FIRST_STEP_S
+        while not self._stopping.is_set():
+            try:
+                await self._follow()
+            except FAILURES as error:
+                step_s = FIRST_STEP_S if self.following else min(2 * step_s, LONGEST_STEP_S)
+                self._note(error)
+            finally:
+                self.following = False
+                self._caches.distrust()
+            await self._stopped(step_s * self._share(0.5, 1.0))
+
+    async def _follow(self) -> None:
+        connection = await self._connector.connect()
+        try:
+            me = await self._ask(connection, "CLIENT", "ID")
+            # Told to send word to this very connection: as a subscriber it needs no second protocol.
+            wanted = [part for prefix in self._caches.prefixes for part in ("PREFIX", prefix)]
+            await self._ask(connection, "CLIENT", "TRACKING", "ON", "REDIRECT", me, "BCAST", *wanted)
+            await self._ask(connection, "SUBSCRIBE", _CHANNEL)
+            self._caches.trust()
+            self.following, self._complaint = True, None
+            await self._listen(connection)
+        finally:
+            await connection.disconnect(nowait=True)
+
+    async def _ask(self, connection: AbstractConnection, *command: str | int) -> Any:
+        async with asyncio.timeout(self._heartbeat_s):
+            await connection.send_command(*command)
+            return await connection.read_response()
+
+    async def _listen(self, connection: AbstractConnection) -> None:
+        """Pass on what the server says, until it falls silent or the feed is stopped."""
+        stopping, asked = asyncio.create_task(self._stopping.wait()), False
+        message: asyncio.Task[Any] = asyncio.create_task(_next(connection))
+        try:
+            while not stopping.done():
+                await asyncio.wait(
+                    (message, stopping), timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                if message.done():
+                    self._hear(message.result())
+                    asked, message = False, asyncio.create_task(_next(connection))
+                elif asked:
+                    raise TimeoutError(f"silent for {2 * self._heartbeat_s:.0f} s")
+                else:
+                    asked = True
+                    await connection.send_command("PING")
+        finally:
+            stopping.cancel()
+            message.cancel()
+            await asyncio.gather(message, stopping, return_exceptions=True)
+
+    def _hear(self, message: Sequence[Any]) -> None:
+        if message[0] != b"message":
+            return  # the sign of life that was asked for
+        keys: list[bytes] | None = message[2]
+        self._caches.changed(keys)
+
+    async def _stopped(self, patience_s: float) -> None:
+        waiting = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait((waiting,), timeout=patience_s)
+        waiting.cancel()
+
+    def _note(self, error: Exception) -> None:
+        kind = kind_of(error, connecting=False)
+        complaint = f"{kind.value}: {error}"
+        if complaint != self._complaint:
+            hint = (
+                "allow CLIENT and SUBSCRIBE, or set features.near_cache_mb to 0"
+                if kind in {StoreErrorKind.AUTH, StoreErrorKind.REPLY}
+                else "item rows are read from the store until it is back"
+            )
+            _log.warning("not told of changes: %s", hint, extra={"reason": complaint})
+        self._complaint = complaint
+
+
+async def _next(connection: AbstractConnection) -> Any:
+    return await connection.read_response()

@@ -1,0 +1,223 @@
+"""Rows near at hand: the item rows that were read lately, decoded, by id, in columns.
+
+Hundreds of rows are found by one pass over a dictionary and taken by one step of numpy; nothing of them is
+read, checked or decoded again. A row is answered as fresh only while the server tells us of every change
+(`trust`) and until its time is up. Without that word nothing is fresh, but what was known last can still
+stand in for a store that does not answer (`take_stale`). Space is bounded; CLOCK makes room, a whole
+request's rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankd_contract.encoding import Block
+from rankd_service.deadline import Clock
+
+__all__ = ["NearCache", "NearCaches", "NearLimits"]
+
+_NOWHERE = -1
+_ID_BYTES = 200  # a short id, its place in the dictionary, and the columns that are not the row's own
+_SPREAD = 0.1  # of the time to live, so that rows read together do not all run out together
+_MOST_CHANGES = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class NearLimits:
+    """How much is kept a view (0: nothing), how long it is fresh, how long it may stand in afterwards."""
+
+    bytes_a_view: int
+    ttl_s: float
+    stale_s: float
+
+
+class NearCache:
+    """Rows of one view. `num_ids` and `num_values` are the view's; times are the clock's monotonic seconds.
+
+    Whoever reads rows in order to keep them takes `mark()` before the read: a row that changed in between is
+    then not kept.
+    """
+
+    def __init__(self, num_ids: int, num_values: int, limits: NearLimits, clock: Clock) -> None:
+        """Reserve address space for all rows; memory is taken as they come."""
+        self._limits, self._clock = limits, clock
+        self._capacity = limits.bytes_a_view // (4 * (num_ids + num_values) + _ID_BYTES)
+        places = self._capacity + 1  # the last one is nobody's: it is where `_NOWHERE` points
+        self._rows = Block(np.zeros((places, num_ids), np.int32), np.zeros((places, num_values), np.float32))
+        self._times_ms = np.zeros(places, np.int64)
+        self._expires_s = np.zeros(places)
+        self._expires_s[_NOWHERE] = -np.inf
+        self._used = np.zeros(places, np.bool_)
+        self._names = np.full(places, None, np.object_)
+        self._places: dict[str, int] = {}
+        self._hand = 0
+        self._trusted = False
+        self._changes = self._complete_since = 0
+        self._changed: dict[str, int] = {}
+        self._random = np.random.default_rng()
+        self.hits = self.misses = 0
+
+    def __len__(self) -> int:
+        """Return how many rows are kept."""
+        return len(self._places)
+
+    def mark(self) -> int:
+        """Return the moment from which on changes matter to a read that begins now."""
+        return self._changes
+
+    def take(self, ids: Sequence[str], out: Block, out_times_ms: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Copy the fresh rows of n ids into `out` -> the positions of the others, in order."""
+        if not self._trusted or not self._places:
+            absent = np.arange(len(ids))
+        else:
+            absent = self._take(ids, out, out_times_ms, self._clock.monotonic_s())
+        self.misses += len(absent)
+        self.hits += len(ids) - len(absent)
+        return absent
+
+    def take_stale(self, ids: Sequence[str], out: Block, out_times_ms: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Do the same with what was known last, however old the word of it, up to `stale_s`."""
+        if not self._places:
+            return np.arange(len(ids))
+        return self._take(ids, out, out_times_ms, self._clock.monotonic_s() - self._limits.stale_s)
+
+    def _take(
+        self, ids: Sequence[str], out: Block, out_times_ms: NDArray[np.int64], oldest_s: float
+    ) -> NDArray[np.intp]:
+        at = np.fromiter(map(self._places.get, ids, repeat(_NOWHERE)), np.intp, len(ids))
+        here = self._expires_s[at] > oldest_s
+        self._used[at] = True
+        if here.all():  # as nearly always
+            out.ids[:], out.values[:], out_times_ms[:] = (
+                self._rows.ids[at],
+                self._rows.values[at],
+                self._times_ms[at],
+            )
+            return np.zeros(0, np.intp)
+        rows, at = np.flatnonzero(here), at[here]
+        out.ids[rows], out.values[rows] = self._rows.ids[at], self._rows.values[at]
+        out_times_ms[rows] = self._times_ms[at]
+        return np.flatnonzero(~here)
+
+    def keep(self, ids: Sequence[str], rows: Block, times_ms: NDArray[np.int64], mark: int) -> None:
+        """Keep the rows of different ids, read since `mark`; those that have changed since are left out."""
+        if not self._trusted or mark < self._complete_since or not self._capacity:
+            return
+        if mark != self._changes:
+            chosen = [i for i, name in enumerate(ids) if self._changed.get(name, mark) <= mark]
+            ids = [ids[i] for i in chosen]
+            rows, times_ms = Block(rows.ids[chosen], rows.values[chosen]), times_ms[chosen]
+        n = min(len(ids), self._capacity)
+        at = np.fromiter(map(self._places.get, ids[:n], repeat(_NOWHERE)), np.intp, n)
+        new = np.flatnonzero(at == _NOWHERE)
+        if len(new):
+            at[new] = self._vacated(len(new), at)
+            names = [ids[i] for i in new.tolist()]
+            self._names[at[new]] = names
+            self._places.update(zip(names, at[new].tolist(), strict=True))
+        self._rows.ids[at], self._rows.values[at], self._times_ms[at] = (
+            rows.ids[:n],
+            rows.values[:n],
+            times_ms[:n],
+        )
+        self._expires_s[at] = self._clock.monotonic_s() + self._limits.ttl_s * (
+            1 - _SPREAD * self._random.random(n)
+        )
+
+    def _vacated(self, n: int, spared: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Make room for n rows: places not used since the hand passed them last, but for `spared` ones."""
+        found: list[NDArray[np.intp]] = []
+        self._used[spared] = True
+        while n:
+            window = np.arange(self._hand, self._hand + n) % self._capacity
+            self._hand = (self._hand + n) % self._capacity
+            idle = window[~self._used[window]]
+            self._used[window] = False
+            # So that a second round, which finds these bits cleared, takes neither kind once more.
+            self._used[idle], self._used[spared] = True, True
+            found.append(idle)
+            n -= len(idle)
+        places = np.concatenate(found)
+        self._used[places] = False
+        deque(map(self._places.pop, self._names[places].tolist(), repeat(None)), maxlen=0)
+        return places
+
+    def drop(self, ids: Iterable[str]) -> None:
+        """Forget rows that changed, also those on their way here."""
+        self._changes += 1
+        for name in ids:
+            self._changed[name] = self._changes
+            at = self._places.pop(name, None)
+            if at is not None:
+                self._names[at], self._used[at] = None, False
+        if len(self._changed) > _MOST_CHANGES:
+            self._changed.clear()
+            self._complete_since = self._changes
+
+    def clear(self) -> None:
+        """Forget everything, also what is on its way here."""
+        self._changes += 1
+        self._complete_since = self._changes
+        self._places.clear()
+        self._changed.clear()
+        self._names[:] = None
+        self._used[:] = False
+
+    def trust(self) -> None:
+        """Begin anew: from now on every change is told."""
+        self.clear()
+        self._trusted = True
+
+    def distrust(self) -> None:
+        """Answer nothing as fresh any more: changes may have been missed."""
+        self._trusted = False
+
+
+class NearCaches:
+    """The near caches of all views, by the prefix of their keys; models over the same rows share one."""
+
+    def __init__(self, limits: NearLimits, clock: Clock) -> None:
+        """Start with none."""
+        self._limits, self._clock = limits, clock
+        self._by_prefix: dict[str, NearCache] = {}
+
+    def of(self, prefix: str, num_ids: int, num_values: int) -> NearCache:
+        """Return the cache of the rows whose keys begin with `prefix`."""
+        cache = self._by_prefix.get(prefix)
+        if cache is None:
+            cache = self._by_prefix[prefix] = NearCache(num_ids, num_values, self._limits, self._clock)
+        return cache
+
+    @property
+    def prefixes(self) -> list[str]:
+        """What keys of interest begin with; none where nothing is kept."""
+        return sorted(self._by_prefix) if self._limits.bytes_a_view else []
+
+    def __iter__(self) -> Iterator[NearCache]:
+        """Go through the caches."""
+        return iter(self._by_prefix.values())
+
+    def trust(self) -> None:
+        """Tell all caches that every change is told from now on."""
+        for cache in self:
+            cache.trust()
+
+    def distrust(self) -> None:
+        """Tell all caches that changes may have been missed."""
+        for cache in self:
+            cache.distrust()
+
+    def changed(self, keys: Sequence[bytes] | None) -> None:
+        """Drop the rows of these keys; of all keys where it is None."""
+        for prefix, cache in self._by_prefix.items():
+            if keys is None or len(keys) > _MOST_CHANGES:  # a bulk import: forgetting all holds nobody up
+                cache.clear()
+                continue
+            start = prefix.encode()
+            cache.drop([key[len(start) :].decode(errors="replace") for key in keys if key.startswith(start)])

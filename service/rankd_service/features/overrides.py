@@ -1,0 +1,83 @@
+"""Request-time fields: what a caller knows right now, encoded to be laid over what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rankd_contract.columns import Column
+from rankd_contract.encoding import Block, Encoder
+from rankd_contract.errors import ValueTypeError
+from rankd_contract.schema import MISSING, FieldLayout, Kind
+from rankd_service.domain import Fields, FieldValue
+from rankd_service.errors import InvalidRequest, RejectReason, nearest, shown_key
+
+__all__ = ["Override", "encode_override", "read_overrides", "taken_as_is", "unknown_field"]
+
+_LISTS = frozenset({Kind.SEQUENCE, Kind.MULTI_VALUE})
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One field's request-time values, encoded, and the rows they belong to."""
+
+    at: FieldLayout
+    encoded: Block
+    rows: Sequence[int]
+
+    def apply(self, block: Block) -> None:
+        """Lay the values over what is stored."""
+        block.ids[self.rows, self.at.ids] = self.encoded.ids
+        block.values[self.rows, self.at.values] = self.encoded.values
+
+
+def read_overrides(encoder: Encoder, fields_by_row: Mapping[int, Fields], place: str) -> list[Override]:
+    """Turn request-time fields into columns. Raises InvalidRequest."""
+    by_name: dict[str, tuple[list[int], list[FieldValue]]] = {}
+    for row, fields in fields_by_row.items():
+        for name, value in fields.items():
+            rows, values = by_name.setdefault(name, ([], []))
+            rows.append(row)
+            values.append(value)
+    overrides = []
+    for name, (rows, values) in by_name.items():
+        at = encoder.by_name.get(name)
+        if at is None:
+            raise unknown_field(
+                f"{place.format(row=rows[0])}.{shown_key(name)}", name, sorted(encoder.by_name)
+            )
+        overrides.append(encode_override(encoder, taken_as_is(at), values, rows, f"{place}.{name}"))
+    return overrides
+
+
+def encode_override(
+    encoder: Encoder, at: FieldLayout, values: Sequence[FieldValue], rows: Sequence[int], place: str
+) -> Override:
+    """Encode request-time values of one field. Raises InvalidRequest; `place` may hold `{row}`."""
+    field = at.field
+    if field.kind in _LISTS:
+        # Encoding keeps the first entries; cutting before bounds the work a long list can cause.
+        values = [v[: field.max_length] if isinstance(v, list) else v for v in values]
+    alone = replace(at, ids=slice(0, field.num_ids), values=slice(0, field.num_values))
+    encoded = Block(
+        np.full((len(values), field.num_ids), MISSING, np.int32),
+        np.full((len(values), field.num_values), np.nan, np.float32),
+    )
+    try:
+        encoder.encode_field(alone, Column.from_python(values, field), encoded, slice(None))
+    except ValueTypeError as error:
+        path = place.format(row=rows[error.row])
+        raise InvalidRequest(RejectReason.SCHEMA, f"expected {error.expected}", path) from error
+    return Override(at, encoded, rows)
+
+
+def taken_as_is(at: FieldLayout) -> FieldLayout:
+    """Drop the derivation: the request gives the derived value itself, such as the hour."""
+    return replace(at, field=replace(at.field, derive=None)) if at.field.derive else at
+
+
+def unknown_field(path: str, name: str, known: Sequence[str]) -> InvalidRequest:
+    """Return the refusal of a request-time field that is in no view."""
+    return InvalidRequest(RejectReason.SCHEMA, f"no such field; {nearest(name, known)}", path)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rankd_contract.encoding import Block
+from rankd_service.deadline import SystemClock
+from rankd_service.features.change_feed import ChangeFeed
+from rankd_service.features.near_cache import NearCache, NearCaches, NearLimits
+from tests.support.proxy import Proxy
+from tests.support.valkey import Valkey, free_port
+
+pytestmark = pytest.mark.redis
+PREFIX = "rankd:item:0123abcd:"
+
+
+class Followed:
+    """A near cache that hears of a server's changes."""
+
+    def __init__(self, url: str) -> None:
+        self.caches = NearCaches(NearLimits(1 << 20, ttl_s=60, stale_s=60), SystemClock())
+        self.cache: NearCache = self.caches.of(PREFIX, 1, 0)
+        self.feed = ChangeFeed(url, self.caches, connect_timeout_s=1.0, heartbeat_s=0.05)
+
+    def keep(self, *ids: str) -> None:
+        rows = Block(np.zeros((len(ids), 1), np.int32), np.zeros((len(ids), 0), np.float32))
+        self.cache.keep(ids, rows, np.zeros(len(ids), np.int64), self.cache.mark())
+
+    def has(self, name: str) -> bool:
+        out = Block(np.zeros((1, 1), np.int32), np.zeros((1, 0), np.float32))
+        return not len(self.cache.take([name], out, np.zeros(1, np.int64)))
+
+
+@asynccontextmanager
+async def following(url: str) -> AsyncIterator[Followed]:
+    followed = Followed(url)
+    followed.feed.start()
+    try:
+        await until(lambda: followed.feed.following)
+        yield followed
+    finally:
+        await followed.feed.stop()
+
+
+async def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110  # a server's doing, which nothing here can wait for
+            await asyncio.sleep(0.005)
+
+
+def test_a_write_under_the_prefix_drops_its_row_and_no_other(own: Valkey) -> None:
+    async def main() -> None:
+        async with following(own.url) as followed:
+            followed.keep("1", "2")
+            own.put({f"{PREFIX}2": b"new", "rankd:user:0123abcd:1": b"x"})
+            await until(lambda: not followed.has("2"))
+            assert followed.has("1")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["DEL", "EXPIRE", "FLUSHALL"])
+def test_a_row_that_goes_away_is_dropped(own: Valkey, how: str) -> None:
+    async def main() -> None:
+        own.put({f"{PREFIX}1": b"x"})
+        async with following(own.url) as followed:
+            followed.keep("1")
+            with own.client() as client:
+                if how == "FLUSHALL":
+                    client.flushall()
+                else:
+                    client.execute_command(how, f"{PREFIX}1", *(["0"] if how == "EXPIRE" else []))
+            await until(lambda: not followed.has("1"))
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault("A16")
+def test_a_connection_that_is_lost_leaves_nothing_fresh_and_is_made_again(own: Valkey) -> None:
+    async def main() -> None:
+        async with following(own.url) as followed:
+            followed.keep("1")
+            with own.client() as client:
+                client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+                client.set(f"{PREFIX}1", b"written while nobody listened")
+            await until(lambda: not followed.has("1"))
+            await until(lambda: followed.feed.following)
+            assert not followed.has("1")
+            followed.keep("1")
+            assert followed.has("1")
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault("A16")
+def test_a_server_that_falls_silent_is_not_trusted_and_found_again(own: Valkey) -> None:
+    async def main() -> None:
+        async with following(own.url) as followed:
+            followed.keep("1")
+            own.freeze()
+            try:
+                await until(lambda: not followed.has("1"))
+                assert not followed.feed.following
+            finally:
+                own.thaw()
+            await until(lambda: followed.feed.following)
+
+    asyncio.run(main())
+
+
+@pytest.mark.fault("A16")
+def test_a_connection_that_swallows_everything_is_noticed(own: Valkey) -> None:
+    async def main() -> None:
+        async with Proxy(own.port) as proxy, following(proxy.url) as followed:
+            followed.keep("1")
+            proxy.flowing.clear()
+            await until(lambda: not followed.has("1"))
+            proxy.flowing.set()
+
+    asyncio.run(main())
+
+
+def test_a_quiet_server_is_trusted_for_as_long_as_it_answers(own: Valkey) -> None:
+    async def main() -> None:
+        async with following(own.url) as followed:
+            followed.keep("1")
+            await asyncio.sleep(0.5)  # ten heartbeats
+            assert followed.has("1")
+            with own.client() as client:
+                received = int(client.info("stats")["total_connections_received"])
+            assert received <= 4, "one connection to follow, and those of this test"
+
+    asyncio.run(main())
+
+
+def test_a_server_that_will_not_tell_leaves_the_cache_unused_and_is_complained_of_once(
+    own: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        with own.client() as client:
+            client.execute_command("ACL", "SETUSER", "reader", "on", ">secret", "~*", "+mget", "+ping")
+        followed = Followed(f"redis://reader:secret@127.0.0.1:{own.port}/0")
+        followed.feed.start()
+        await asyncio.sleep(0.3)
+        followed.keep("1")
+        assert not followed.has("1")
+        await followed.feed.stop()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(main())
+    (complaint,) = [r for r in caplog.records if "not told of changes" in r.getMessage()]
+    assert "allow CLIENT and SUBSCRIBE" in complaint.getMessage()
+    assert "secret" not in str(complaint.__dict__)
+
+
+def test_it_is_started_before_its_server_and_stops_while_there_is_none() -> None:
+    async def main() -> None:
+        followed = Followed(f"redis://127.0.0.1:{free_port()}/0")
+        followed.feed.start()
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2):
+            await followed.feed.stop()
+        assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    asyncio.run(main())
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> object:
+    with Valkey(tmp_path) as server:
+        yield server
