@@ -1,5 +1,7 @@
 """Times one request's read of feature rows: a detached MGET of the service against what the wire allows.
 
+Over a link of our own, and over redis-py's connection, which is what TLS and options in the address get.
+
 The floor sends the same command over a blocking socket and counts the bytes that come back, unparsed; each
 way reads keys of its own, drawn anew, because keys that were just read are faster in the server's memory.
 """
@@ -21,7 +23,7 @@ from rankd_service.features.redis_connection import BlockingConnection, pack
 from rankd_service.features.redis_store import RedisStore
 
 NUM_ROWS, ROW_BYTES = 100_000, 200
-SIZES = (100, 500)
+SIZES = (1, 100, 500)
 TARGET_RATIO = 1.35
 ROUNDS, WARM_UP = 2_000, 200
 
@@ -45,13 +47,18 @@ def key(number: int) -> str:
 
 async def measure(url: str) -> dict[str, dict[int, list[float]]]:
     """Time both ways in turn -> microseconds by way and number of keys."""
-    store = RedisStore(url, connections=4, connect_timeout_s=1.0, read_timeout_s=5.0, max_outstanding=16)
+    limits = {"connections": 4, "connect_timeout_s": 1.0, "read_timeout_s": 5.0, "max_outstanding": 16}
+    store = RedisStore(url, **limits)
+    by_redis_py = RedisStore(f"{url}?health_check_interval=0", **limits)
     port = int(url.rpartition(":")[2].partition("/")[0])
     wire = socket.create_connection(("127.0.0.1", port))
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def read(keys: list[str]) -> object:
         return await store.read(keys, 5.0)
+
+    async def read_by_redis_py(keys: list[str]) -> object:
+        return await by_redis_py.read(keys, 5.0)
 
     async def floor(keys: list[str]) -> object:
         wire.sendall(pack("MGET", *keys))
@@ -61,7 +68,7 @@ async def measure(url: str) -> dict[str, dict[int, list[float]]]:
         return keys
 
     rng = np.random.default_rng(0)
-    ways: dict[str, Read] = {"service's read": read, "floor": floor}
+    ways: dict[str, Read] = {"our own link": read, "redis-py's": read_by_redis_py, "floor": floor}
     found: dict[str, dict[int, list[float]]] = {name: {n: [] for n in SIZES} for name in ways}
     for i in range(WARM_UP + ROUNDS):
         for n in SIZES:
@@ -73,6 +80,7 @@ async def measure(url: str) -> dict[str, dict[int, list[float]]]:
                     found[name][n].append((time.perf_counter_ns() - start) / 1000)
     wire.close()
     await store.close()
+    await by_redis_py.close()
     return found
 
 

@@ -67,6 +67,7 @@ class StoreErrorKind(StrEnum):
     RESET = "reset"
     TIMEOUT = "timeout"
     BUSY = "busy"
+    BREAKER_OPEN = "breaker_open"
     LOADING = "loading"
     AUTH = "auth"
     PROTOCOL = "protocol"

@@ -38,6 +38,7 @@ _REASONS = {
     StoreErrorKind.RESET: DegradeReason.STORE_DOWN,
     StoreErrorKind.LOADING: DegradeReason.STORE_DOWN,
     StoreErrorKind.TIMEOUT: DegradeReason.STORE_TIMEOUT,
+    StoreErrorKind.BREAKER_OPEN: DegradeReason.STORE_TIMEOUT,
     StoreErrorKind.BUSY: DegradeReason.STORE_BUSY,
 }
 

@@ -40,6 +40,12 @@ def own(tmp_path: Path) -> Iterator[Valkey]:
         yield server
 
 
+@pytest.fixture(params=["our own links", "redis-py"], autouse=True)
+def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise everything of both kinds of links."""
+    monkeypatch.setattr(Watched, "by_redis_py", request.param == "redis-py")
+
+
 @pytest.fixture(params=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest) -> Run:
     """Run a scenario on each kind of event loop."""
@@ -56,6 +62,8 @@ def run(request: pytest.FixtureRequest) -> Run:
 class Watched:
     """A store, the errors it reported, and whether every row it gave was the one asked for."""
 
+    by_redis_py = False
+
     def __init__(
         self,
         url: str,
@@ -68,7 +76,8 @@ class Watched:
         self.errors: Counter[StoreErrorKind] = Counter()
         self.foreign = 0
         self.store = RedisStore(
-            url,
+            # An option in the address is what our own links leave to redis-py.
+            f"{url}?health_check_interval=0" if self.by_redis_py else url,
             connections=connections,
             connect_timeout_s=connect_timeout_s,
             read_timeout_s=read_timeout_s,
@@ -159,7 +168,7 @@ def test_a_freeze_of_half_a_second_costs_no_connection_and_late_replies_are_drai
                 asked = time.monotonic()
                 kind = await watched.read(random.sample(KEYS, 20), budget_s=0.02)
                 waits.append(time.monotonic() - asked)
-                assert kind in {StoreErrorKind.TIMEOUT, StoreErrorKind.BUSY}
+                assert kind in {StoreErrorKind.TIMEOUT, StoreErrorKind.BREAKER_OPEN}
             assert watched.store.abandoned > 4
             own.thaw()
             await watched.until_drained()
@@ -186,7 +195,7 @@ def test_a_long_freeze_soon_costs_requests_nothing_and_ends_by_itself(own: Valke
             asked = time.monotonic()
             kinds = Counter([await watched.read(budget_s=0.02) for _ in range(200)])
             assert time.monotonic() - asked < 0.5
-            assert set(kinds) == {StoreErrorKind.TIMEOUT}
+            assert set(kinds) <= {StoreErrorKind.TIMEOUT, StoreErrorKind.BREAKER_OPEN}
             own.thaw()
             assert await watched.until_normal(limit_s=2.0) < 1.5
 

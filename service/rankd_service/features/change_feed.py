@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rankd_service.errors import StoreErrorKind
+from rankd_service.features.breaker import FIRST_STEP_S, LONGEST_STEP_S
 from rankd_service.features.near_cache import NearCaches
-from rankd_service.features.reconnect import FIRST_STEP_S, LONGEST_STEP_S
 from rankd_service.features.redis_connection import FAILURES, AbstractConnection, Connector, kind_of
 
 __all__ = ["ChangeFeed"]

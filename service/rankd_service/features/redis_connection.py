@@ -21,30 +21,75 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry as BlockingRetry
 
 from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
+from rankd_service.features.link import Done, Link, OpenLink
+from rankd_service.features.wire_link import WireAddress, open_wire_link
 
 __all__ = [
     "FAILURES",
     "AbstractConnection",
     "BlockingConnection",
     "Connector",
-    "is_dirty",
-    "is_reply",
+    "RedisPyLink",
     "kind_of",
+    "links_to",
     "pack",
     "shown_url",
 ]
 
 # ValueError and TypeError: a parser that is fed garbage. RuntimeError: uvloop, where a connection was lost
 # before its use.
-FAILURES = (errors.RedisError, OSError, ValueError, TypeError, RuntimeError)
+FAILURES = (errors.RedisError, hiredis.ReplyError, OSError, ValueError, TypeError, RuntimeError)
 _KINDS: tuple[tuple[tuple[type[Exception], ...], StoreErrorKind], ...] = (
     ((errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError), StoreErrorKind.AUTH),
     ((errors.AuthenticationWrongNumberOfArgsError,), StoreErrorKind.AUTH),
     ((errors.BusyLoadingError, errors.MasterDownError), StoreErrorKind.LOADING),
     ((errors.InvalidResponse, ValueError, TypeError), StoreErrorKind.PROTOCOL),
-    ((errors.ResponseError,), StoreErrorKind.REPLY),
+    ((errors.ResponseError, hiredis.ReplyError), StoreErrorKind.REPLY),
     ((errors.TimeoutError, TimeoutError), StoreErrorKind.TIMEOUT),
 )
+
+_REPLY_KINDS = {
+    "NOAUTH": StoreErrorKind.AUTH,
+    "NOPERM": StoreErrorKind.AUTH,
+    "WRONGPASS": StoreErrorKind.AUTH,
+    "LOADING": StoreErrorKind.LOADING,
+    "MASTERDOWN": StoreErrorKind.LOADING,
+}
+
+
+def links_to(url: str, timeout_s: float) -> OpenLink:
+    """Return what opens links to an address, each within `timeout_s`.
+
+    Our own links where a plain socket will do, redis-py's for TLS and for options in the address.
+    Raises StartupFailed where the address is none.
+    """
+    connector = Connector(url, timeout_s)
+    address = _plain(url)
+
+    async def wire() -> Link:
+        assert address is not None
+        async with asyncio.timeout(timeout_s):
+            return await open_wire_link(address)
+
+    async def redis_py() -> Link:
+        return RedisPyLink(await connector.connect())
+
+    return redis_py if address is None else wire
+
+
+def _plain(url: str) -> WireAddress | None:
+    """Read an address that needs nothing but a socket; None where it needs more."""
+    if urlsplit(url).scheme not in {"redis", "unix"} or urlsplit(url).query:
+        return None
+    options = parse_url(url)
+    hello = [pack("PING")]
+    if options.get("db"):
+        hello.insert(0, pack("SELECT", options["db"]))
+    if options.get("password"):
+        user = [options["username"]] if options.get("username") else []
+        hello.insert(0, pack("AUTH", *user, options["password"]))
+    path = options.get("path")
+    return WireAddress(options.get("host", "localhost"), options.get("port", 6379), path, tuple(hello))
 
 
 class Connector:
@@ -123,7 +168,57 @@ class BlockingConnection:
             raise StoreUnavailable(kind, f"{self._url}: {kind.value}: {error}") from error
 
 
-async def is_dirty(connection: AbstractConnection) -> bool:
+class RedisPyLink:
+    """A link over a connection of redis-py, for what our own does not speak. Each exchange is a task."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        """Take the connection over."""
+        self._connection = connection
+        self._task: asyncio.Task[None] | None = None
+        self._reason: Exception | None = None
+        self.open = True
+
+    def ask(self, command: bytes, done: Done) -> None:
+        """Send a packed command; `done` is called once, later."""
+        self._task = asyncio.create_task(self._exchange(command, done))
+
+    def abort(self, reason: Exception) -> None:
+        """End the connection; an exchange under way is done, with this reason."""
+        if self._reason is not None:
+            return
+        self.open, self._reason = False, reason
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._task = asyncio.create_task(self._connection.disconnect(nowait=True))
+
+    async def close(self) -> None:
+        """End the connection and wait until it is gone."""
+        self.abort(ConnectionAbortedError("closed"))
+        if self._task is not None:
+            await asyncio.wait((self._task,))
+
+    async def _exchange(self, command: bytes, done: Done) -> None:
+        reply: Any = None
+        failure: Exception | None = None
+        try:
+            if await _is_dirty(self._connection):
+                raise ConnectionResetError("the idle connection was closed, or held a reply too many")
+            await self._connection.send_packed_command(command, check_health=False)
+            reply = await self._connection.read_response()
+        except FAILURES as error:
+            failure = error
+            self.open = isinstance(error, errors.ResponseError) and self._connection.is_connected
+        except asyncio.CancelledError:
+            failure = self._reason or ConnectionAbortedError("the store is closed")
+            self.open = False
+        if not self.open:
+            await self._connection.disconnect(nowait=True)
+        self._task = None
+        done(reply, failure)
+
+
+async def _is_dirty(connection: AbstractConnection) -> bool:
     """Tell whether an idle connection holds something to read: its end, or a reply nobody asked for."""
     # The method was renamed in redis-py 8.
     look = getattr(connection, "can_read", None) or connection.can_read_destructive
@@ -133,14 +228,11 @@ async def is_dirty(connection: AbstractConnection) -> bool:
         return True
 
 
-def is_reply(error: Exception) -> bool:
-    """Tell whether the server itself said no, so that the connection is as good as before."""
-    return isinstance(error, errors.ResponseError)
-
-
 def kind_of(error: Exception, connecting: bool) -> StoreErrorKind:
     """Return what kind of failure an error is; `connecting` where no connection stood yet."""
-    if isinstance(error, errors.ResponseError) and "unauthenticated" in str(error):
+    if isinstance(error, hiredis.ReplyError) and str(error).partition(" ")[0] in _REPLY_KINDS:
+        return _REPLY_KINDS[str(error).partition(" ")[0]]
+    if isinstance(error, errors.ResponseError | hiredis.ReplyError) and "unauthenticated" in str(error):
         return StoreErrorKind.AUTH  # how Redis 7.0 refuses a long command of somebody it does not know
     lost = StoreErrorKind.REFUSED if connecting else StoreErrorKind.RESET
     return next((kind for kinds, kind in _KINDS if isinstance(error, kinds)), lost)

@@ -25,9 +25,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
         yield running
 
 
+OPTIONS = {"our own links": "", "redis-py": "?health_check_interval=0"}
+suffix = ""
+
+
+@pytest.fixture(params=list(OPTIONS), autouse=True)
+def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise everything of both kinds of links; an option in the address is left to redis-py."""
+    monkeypatch.setitem(globals(), "suffix", OPTIONS[request.param])
+
+
 def a_store(url: str, on_error: Callable[[StoreErrorKind], None] | None = None) -> RedisStore:
     return RedisStore(
-        url, connections=2, connect_timeout_s=1.0, read_timeout_s=5.0, max_outstanding=8, on_error=on_error
+        url if "?" in url else url + suffix,
+        connections=2,
+        connect_timeout_s=1.0,
+        read_timeout_s=5.0,
+        max_outstanding=8,
+        on_error=on_error,
     )
 
 

@@ -1,8 +1,8 @@
-"""When to try a server again that did not answer: one attempt a backoff step, whoever asks, and jittered.
+"""When to ask a server that did not answer: one attempt a step, whoever asks, steps doubling and jittered.
 
-Everybody may connect while the server is up. After a failure everybody is refused at once with the reason
-of that failure, but for one attempt each step, so that a server that is down costs requests no time and a
-server that comes back is not met by all connections at once.
+Everybody may ask while the server answers. Once it refuses, or several in a row have waited for it in vain,
+everybody is told so at once but for one attempt each step: a server that is down, or frozen, costs requests
+no time, and one that comes back is not met by all at once. Any answer, a late one too, opens the way again.
 """
 
 from __future__ import annotations
@@ -12,26 +12,28 @@ from collections.abc import Callable
 
 from rankd_service.errors import StoreErrorKind
 
-__all__ = ["FIRST_STEP_S", "LONGEST_STEP_S", "ReconnectGate"]
+__all__ = ["FIRST_STEP_S", "LONGEST_STEP_S", "Breaker"]
 
 FIRST_STEP_S = 0.05
 LONGEST_STEP_S = 1.0  # so that a server that is back is found within two seconds
+IN_VAIN = 5
+PATIENCE_S = 0.01  # who waits less than this says nothing about the server
 
 Reason = tuple[StoreErrorKind, str]
 
 
-class ReconnectGate:
+class Breaker:
     """Counts failures in a row; `share` draws the part of a step that is waited, from 0.5 to 1."""
 
     def __init__(self, share: Callable[[float, float], float] = random.uniform) -> None:
-        """Start open."""
+        """Start closed: everybody may ask."""
         self._share = share
-        self._failures = 0
+        self._failures = self._in_vain = 0
         self._not_before = self._last_failure = float("-inf")
         self._reason: Reason = StoreErrorKind.REFUSED, ""
 
     def refusal(self, now: float) -> Reason | None:
-        """Return why nobody may try now, or None: after failures that is the step's one attempt."""
+        """Return why nobody may ask now, or None: after failures that is the step's one attempt."""
         if not self._failures:
             return None
         if now < self._not_before:
@@ -39,17 +41,25 @@ class ReconnectGate:
         self._not_before = now + self._step()
         return None
 
-    def failed(self, started: float, now: float, reason: Reason) -> None:
+    def failed(self, began: float, now: float, reason: Reason) -> None:
         """Note a failed attempt; one begun before the last failure is of the same step."""
         self._reason = reason
-        if started <= self._last_failure:
+        if began <= self._last_failure:
             return
         self._failures += 1
         self._last_failure, self._not_before = now, now + self._step()
 
+    def waited(self, began: float, now: float, late: str) -> None:
+        """Note one who waited and left; `IN_VAIN` of them with no answer in between are a failure."""
+        if now - began < PATIENCE_S:
+            return
+        self._in_vain += 1
+        if self._in_vain >= IN_VAIN:
+            self.failed(began, now, (StoreErrorKind.BREAKER_OPEN, late))
+
     def passed(self) -> None:
         """Note an answer: the server is up."""
-        self._failures = 0
+        self._failures = self._in_vain = 0
 
     def _step(self) -> float:
         step = min(FIRST_STEP_S * float(2 ** min(self._failures - 1, 16)), LONGEST_STEP_S)

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 from rankd_service.errors import StoreErrorKind
-from rankd_service.features.reconnect import FIRST_STEP_S, LONGEST_STEP_S, ReconnectGate
+from rankd_service.features.breaker import FIRST_STEP_S, LONGEST_STEP_S, Breaker
 
 REFUSED = (StoreErrorKind.REFUSED, "nobody there")
 LOADING = (StoreErrorKind.LOADING, "in a moment")
 
 
-def gate() -> ReconnectGate:
-    return ReconnectGate(share=lambda low, high: high)
+def gate() -> Breaker:
+    return Breaker(share=lambda low, high: high)
 
 
 def test_everybody_may_connect_while_nothing_failed() -> None:
@@ -68,7 +68,7 @@ def test_an_answer_opens_the_gate_and_forgets_the_steps() -> None:
 def test_steps_are_jittered() -> None:
     waits = set()
     for _ in range(50):
-        shut, now = ReconnectGate(), 0.0
+        shut, now = Breaker(), 0.0
         shut.failed(now, now, REFUSED)
         while shut.refusal(now) is not None:
             now += FIRST_STEP_S / 1000
