@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, NoReturn, Required
+from typing import Annotated, Any, NoReturn, Required, cast
 
 from pydantic import ConfigDict, Discriminator, FailFast, Field, Tag, TypeAdapter, ValidationError
 from pydantic import GetCoreSchemaHandler as Handler
@@ -180,7 +180,8 @@ def _check_count(given: Sequence[Any], place: str, limits: LimitSettings) -> Non
 
 
 def _ids(given: Sequence[str | int], limits: LimitSettings, place: str) -> list[str]:
-    ids = list(map(str, given))
+    # Mostly they are strings already, and looking is cheaper than copying.
+    ids: list[str] = list(map(str, given)) if int in set(map(type, given)) else cast("list[str]", given)
     check_ids(ids, limits.max_id_bytes, place)
     if len(set(ids)) != len(ids):
         first = {one: row for row, one in reversed(list(enumerate(ids)))}
