@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 import uvicorn
@@ -25,20 +27,37 @@ from rankd_service.inference.registry import ModelRegistry
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.logs import log_to_stderr
 from rankd_service.pipeline import RankPipeline
-from rankd_service.settings import FeatureSettings, RedisSettings, Settings
+from rankd_service.server import DrainingServer
+from rankd_service.settings import FeatureSettings, RedisSettings, ServerSettings, Settings
 from rankd_service.surfaces.health import health_routes
 from rankd_service.surfaces.http import add_routes
 from rankd_service.surfaces.openapi import document
-from rankd_service.surfaces.protocol import OneWriteProtocol
+from rankd_service.surfaces.protocol import BoundedProtocol, Bounds
 from rankd_service.surfaces.rank import RankEndpoint, RankFirst
-from rankd_service.telemetry import Telemetry
+from rankd_service.telemetry import UNKNOWN_MODEL, Telemetry
 
-__all__ = ["build", "serve"]
+__all__ = ["Service", "build", "serve", "wire"]
 
+_OWN_DESCRIPTORS = 64  # for the store, for files, and to answer those who are refused
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A wired service: what a server runs, and what the process around it needs to know."""
+
+    app: FastAPI
+    lifecycle: Lifecycle
+    telemetry: Telemetry
+    clock: Clock
+
+
 def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | None = None) -> FastAPI:
+    """Wire the service and return what a server runs; see `wire`."""
+    return wire(settings, store, clock).app
+
+
+def wire(settings: Settings, store: FeatureStore | None = None, clock: Clock | None = None) -> Service:
     """Wire the service. Without `store` the one named in the settings is used, or an embedded one.
 
     Raises StartupFailed where the store's address is none, or no embedded one can be started.
@@ -74,12 +93,12 @@ def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | 
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat whatever Host the request named
     )
-    endpoint = RankEndpoint(pipeline, telemetry, settings.limits, clock)
+    endpoint = RankEndpoint(pipeline, lifecycle, telemetry, settings.limits, clock)
     add_routes(app, pipeline, endpoint)
     app.include_router(health_routes(lifecycle, telemetry.registry))
     document(app, settings.limits)
     app.middleware_stack = RankFirst(app.build_middleware_stack(), endpoint)
-    return app
+    return Service(app, lifecycle, telemetry, clock)
 
 
 def start_embedded(settings: RedisSettings) -> EmbeddedStore:
@@ -116,28 +135,43 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was accepted. Raises StartupFailed."""
     log_to_stderr(settings.server.log_level.value.upper())
     listener = _listen(settings.server.host, settings.server.port)
-    config = uvicorn.Config(
-        build(settings),
-        loop="uvloop",
-        http=OneWriteProtocol,
-        ws="none",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        server_header=False,
-        timeout_keep_alive=settings.server.keep_alive_s,
-        timeout_graceful_shutdown=settings.server.drain_s,
+    service = wire(settings)
+    server = DrainingServer(
+        _server_config(service, settings.server),
+        service.clock,
+        service.lifecycle.drain,
+        settings.server.lame_duck_s,
     )
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        # uvicorn raises the signal again once it has drained; without a handler that would be exit code -15.
-        signal.signal(stop, lambda number, frame: None)
-    server = uvicorn.Server(config)
     host, port = listener.getsockname()[:2]
     _log.info("listening", extra={"host": host, "port": port})
     server.run(sockets=[listener])
     if not server.started:
         raise StartupFailed("the server could not start; the log says why")
     _log.info("stopped")
+
+
+def _server_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
+    bounds = Bounds(
+        connections=min(settings.max_connections, _most_descriptors() - _OWN_DESCRIPTORS),
+        receive_s=settings.receive_s,
+        rejected=service.telemetry.model(UNKNOWN_MODEL).rejected,
+    )
+    return uvicorn.Config(
+        service.app,
+        loop="uvloop",
+        http=partial(BoundedProtocol, bounds=bounds),  # type: ignore[arg-type]  # it is only called
+        ws="none",
+        access_log=False,
+        log_config=None,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_s,
+        timeout_graceful_shutdown=settings.drain_s,
+    )
+
+
+def _most_descriptors() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _listen(host: str, port: int) -> socket.socket:

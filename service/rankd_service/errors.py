@@ -58,6 +58,9 @@ class RejectReason(StrEnum):
     UNKNOWN_MODEL = "unknown_model"
     NOT_READY = "not_ready"
     DRAINING = "draining"
+    HEADERS = "headers"
+    SLOW = "slow"
+    CONNECTIONS = "connections"
 
 
 class StoreErrorKind(StrEnum):

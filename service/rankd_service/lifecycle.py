@@ -70,6 +70,16 @@ class Lifecycle:
         """Begin to load the models."""
         self._loading = asyncio.create_task(self._load())
 
+    @property
+    def draining(self) -> bool:
+        """Whether requests that come now are sent elsewhere."""
+        return self.state is State.DRAINING
+
+    def drain(self) -> None:
+        """Take no more requests; those under way are finished."""
+        self.state = State.DRAINING
+        _log.info("draining")
+
     async def stop(self) -> None:
         """Finish loading, then close the store."""
         self.state = State.DRAINING

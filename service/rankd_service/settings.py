@@ -67,6 +67,9 @@ class ServerSettings(_Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     keep_alive_s: int = Field(default=75, ge=1)
+    receive_s: float = Field(default=10, gt=0)  # for a whole request to arrive
+    max_connections: int = Field(default=4096, ge=1)  # less where the process may open fewer files
+    lame_duck_s: float = Field(default=1, ge=0)  # between SIGTERM and the closing of connections
     drain_s: int = Field(default=25, ge=0)
     log_level: LogLevel = LogLevel.INFO
 

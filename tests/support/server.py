@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import uvicorn
 
-from rankd_service.surfaces.protocol import OneWriteProtocol
+from rankd_service.surfaces.protocol import BoundedProtocol
 
 __all__ = ["free_port", "running", "until_ready"]
 
@@ -28,7 +28,7 @@ def running(app: Any) -> Iterator[str]:
     """Serve an application in a thread until the block ends -> its address."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     config = uvicorn.Config(
-        app, loop="uvloop", http=OneWriteProtocol, ws="none", log_config=None, access_log=False
+        app, loop="uvloop", http=BoundedProtocol, ws="none", log_config=None, access_log=False
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

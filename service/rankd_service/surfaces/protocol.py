@@ -1,102 +1,178 @@
-"""uvicorn's HTTP protocol with one write an answer, and a limit on how long a request's head may be.
+"""uvicorn's HTTP protocol with the bounds that it lacks: on heads, on connections, on slow senders.
 
-uvicorn writes the head as soon as it is known and the body after it: two system calls, and a client woken for
-a head it can do nothing with. Gathered into one they take 100 us instead of 180, and the client wakes once.
-The parser itself would collect headers without end, in memory and in quadratic time.
+uvicorn would collect headers without end, in memory and in quadratic time; it would wait for a body for as
+long as one byte comes now and then; and it would take connections until the process has no descriptor left.
+All of that is before any application, so it can only be bounded here.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
+import httptools
+import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-__all__ = ["OneWriteProtocol"]
+from rankd_service.errors import RejectReason
+from rankd_service.surfaces.gathering import GatheringTransport
 
+__all__ = ["BoundedProtocol", "Bounds"]
 
 _MOST_HEAD_BYTES = 64 << 10
-_HEAD_TOO_LONG = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/json\r\n"
-    b"connection: close\r\ncontent-length: %d\r\n\r\n%b"
-)
-_REASON = (
-    b'{"error":{"code":"HEADERS_TOO_LARGE","message":"expected at most 64 KiB of request line and headers",'
-    b'"request_id":"-","retryable":false}}'
-)
 
 
-class OneWriteProtocol(HttpToolsProtocol):
-    """Writes what one turn of the event loop produced in one go; reads heads of at most 64 KiB."""
+def _ignore(reason: RejectReason) -> None:
+    """Count nothing."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How many connections there may be, how long a request may take to arrive, and who counts refusals."""
+
+    connections: int = 4096
+    receive_s: float = 10.0
+    rejected: Callable[[RejectReason], None] = _ignore
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. What one turn of the loop writes is written in one go."""
+
+    def __init__(self, *arguments: Any, bounds: Bounds | None = None, **named: Any) -> None:
         """Start in front of a head."""
         super().__init__(*arguments, **named)
+        self._bounds = bounds or Bounds()
         self._head_bytes: int | None = 0
-
-    def data_received(self, data: bytes) -> None:
-        """Parse what came, and end the connection where a head goes on beyond the limit."""
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        too_long = self._head_bytes is not None and self._head_bytes > _MOST_HEAD_BYTES
-        if too_long and not self.transport.is_closing():
-            self.transport.write(_HEAD_TOO_LONG % (len(_REASON), _REASON))
-            self.transport.close()
-
-    def on_headers_complete(self) -> None:
-        """Note that the head has ended."""
-        self._head_bytes = None
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Note that the next head begins."""
-        super().on_message_complete()
-        self._head_bytes = 0
+        self._overdue: asyncio.TimerHandle | None = None
+        self._begun = False
+        self._body_left = 0  # of a request that asked for another protocol, which the parser stopped at
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Put the gathering transport before the real one."""
-        super().connection_made(_Gathering(transport, self.loop))
+        """Take the connection, unless there are too many."""
+        super().connection_made(GatheringTransport(transport, self.loop))
+        if len(self.connections) > self._bounds.connections:
+            return self._refuse(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                RejectReason.CONNECTIONS,
+                "too many connections are open; keep fewer, or ask another instance",
+            )
+        return self._wait_for_request()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer with the connection."""
+        self._stop_waiting()
+        super().connection_lost(exc)
 
-class _Gathering(asyncio.Transport):
-    """Holds back writes until the end of the loop's turn; passes everything else on."""
+    def data_received(self, data: bytes) -> None:
+        """Parse what came; end the connection where a head goes on beyond the limit."""
+        if self.transport.is_closing():
+            return
+        if self._body_left:
+            data = self._rest_of_body(data)
+            if not data:
+                return
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        self._parse(data)
+        if self._head_bytes is not None and self._head_bytes > _MOST_HEAD_BYTES:
+            self._refuse(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                RejectReason.HEADERS,
+                "expected at most 64 KiB of request line and headers",
+            )
+        elif self._begun and self._overdue is None:
+            self._wait_for_request()
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__()
-        self._transport, self._loop = transport, loop
-        self._held: list[bytes] = []
+    def _parse(self, data: bytes) -> None:
+        """Feed the parser; go on in HTTP/1.1 where a client offers another protocol, as it must expect."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            rest = data[offer.args[0] :]
+            if self._body_left:
+                rest = self._rest_of_body(rest)
+            if rest and not self.transport.is_closing():
+                self.data_received(rest)
+        except httptools.HttpParserError:
+            self._refuse(HTTPStatus.BAD_REQUEST, RejectReason.MALFORMED, "this is not an HTTP/1.1 request")
 
-    def write(self, data: Any) -> None:
-        if not self._held:
-            self._loop.call_soon(self._flush)
-        self._held.append(data)
+    def _rest_of_body(self, data: bytes) -> bytes:
+        """Take the body that the parser left unread -> what comes after it."""
+        body, rest = data[: self._body_left], data[self._body_left :]
+        self._body_left -= len(body)
+        self.on_body(body)
+        if not self._body_left:
+            self.on_message_complete()
+        return rest
 
-    def _flush(self) -> None:
-        if self._held:
-            held, self._held = self._held, []
-            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
+    def on_message_begin(self) -> None:
+        """Note that a request has begun to arrive."""
+        super().on_message_begin()
+        self._begun = True
 
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
+    def on_headers_complete(self) -> None:
+        """Note that the head has ended, and whether the parser will read the body."""
+        self._head_bytes = None
+        if self.parser.should_upgrade():
+            self._body_left = self._announced()
+        super().on_headers_complete()
 
-    def abort(self) -> None:
-        self._held.clear()
-        self._transport.abort()
+    def _announced(self) -> int:
+        """How long the body of a request is that offers another protocol; it may not come in chunks."""
+        headers = dict(self.headers)
+        if b"transfer-encoding" in headers:
+            self._refuse(
+                HTTPStatus.BAD_REQUEST,
+                RejectReason.MALFORMED,
+                "a request with Upgrade must give its Content-Length; leave out Upgrade or the chunks",
+            )
+        length = headers.get(b"content-length", b"0")
+        return int(length) if length.isdigit() and len(length) < 19 else 0  # noqa: PLR2004  # fits 64 bits
 
-    def is_closing(self) -> bool:
-        return self._transport.is_closing()
+    def on_message_complete(self) -> None:
+        """Note that the request is here, and that the next head begins."""
+        if self._body_left:
+            return
+        super().on_message_complete()
+        self._head_bytes, self._begun = 0, False
+        self._stop_waiting()
 
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return self._transport.get_extra_info(name, default)
+    def _wait_for_request(self) -> None:
+        self._overdue = self.loop.call_later(self._bounds.receive_s, self._too_slow)
 
-    def pause_reading(self) -> None:
-        self._transport.pause_reading()
+    def _stop_waiting(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
 
-    def resume_reading(self) -> None:
-        self._transport.resume_reading()
+    def _too_slow(self) -> None:
+        self._overdue = None
+        if self.transport.is_closing():
+            return
+        if not self._begun:  # nothing was asked, so there is nothing to answer
+            self._bounds.rejected(RejectReason.SLOW)
+            return self.transport.close()
+        return self._refuse(
+            HTTPStatus.REQUEST_TIMEOUT,
+            RejectReason.SLOW,
+            f"the request did not arrive within {self._bounds.receive_s:g} seconds",
+        )
 
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._flush()
-        self._transport.set_protocol(protocol)
+    def _refuse(self, status: HTTPStatus, reason: RejectReason, message: str) -> None:
+        """Answer in the form of every other refusal, and close: what else comes cannot be told apart."""
+        self._bounds.rejected(reason)
+        self._stop_waiting()
+        answering = (
+            self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        )
+        if not answering:
+            error = {"code": reason.value.upper(), "message": message, "request_id": "-", "retryable": False}
+            body = orjson.dumps({"error": error})
+            head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+            head += f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+            self.transport.write(head.encode() + body)
+        self.transport.close()

@@ -13,7 +13,8 @@ from typing import Any
 
 from rankd_service.deadline import Clock, Deadline
 from rankd_service.domain import Stage
-from rankd_service.errors import RequestError, ServiceError, Unavailable
+from rankd_service.errors import RejectReason, RequestError, ServiceError, Unavailable
+from rankd_service.lifecycle import Lifecycle
 from rankd_service.pipeline import RankPipeline
 from rankd_service.settings import LimitSettings
 from rankd_service.surfaces.answer import encode_slate
@@ -61,10 +62,16 @@ class RankEndpoint:
     """POST /v1/rank/{model} and /v1/rank/{model}/versions/{version}."""
 
     def __init__(
-        self, pipeline: RankPipeline, telemetry: Telemetry, limits: LimitSettings, clock: Clock
+        self,
+        pipeline: RankPipeline,
+        lifecycle: Lifecycle,
+        telemetry: Telemetry,
+        limits: LimitSettings,
+        clock: Clock,
     ) -> None:
         """Keep the parts."""
-        self._pipeline, self._telemetry, self._limits, self._clock = pipeline, telemetry, limits, clock
+        self._pipeline, self._lifecycle, self._telemetry = pipeline, lifecycle, telemetry
+        self._limits, self._clock = limits, clock
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request; every way out is counted once."""
@@ -110,6 +117,8 @@ class RankEndpoint:
 
     async def _rank(self, exchange: _Exchange, receive: Receive) -> bytes:
         times = exchange.times
+        if self._lifecycle.draining:
+            raise Unavailable(RejectReason.DRAINING, "this instance is about to stop; ask another one")
         body = await read_body(exchange.headers, receive, self._limits.max_body_bytes)
         exchange.body_read = True
         model = self._pipeline.find(exchange.model, exchange.version)
@@ -131,6 +140,8 @@ class RankEndpoint:
             exchange.answer_headers.append((b"x-degraded", reasons.encode()))
         if deadline.remaining_s() < 0:
             exchange.metrics.deadline_missed(Stage.SERIALIZE)  # too late to stop, and still worth sending
+        if self._lifecycle.draining:
+            exchange.answer_headers.append((b"connection", b"close"))
         timing = ", ".join([f"{stage.value};dur={1000 * s:.3f}" for stage, s in times.seconds.items()])
         exchange.answer_headers.append((b"server-timing", timing.encode()))
         return answer

@@ -4,9 +4,11 @@ import asyncio
 import socket
 from typing import Any
 
+import pytest
 import uvicorn
 
-from rankd_service.surfaces.protocol import OneWriteProtocol
+from rankd_service.errors import RejectReason
+from rankd_service.surfaces.protocol import BoundedProtocol, Bounds
 
 
 class Recording(asyncio.Transport):
@@ -34,6 +36,8 @@ class Recording(asyncio.Transport):
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
+    if scope["path"] == "/echo":
+        return await echo(receive, send)
     await receive()
     close = [(b"connection", b"close")] if scope["path"] == "/close" else []
     length = [(b"content-length", b"4")]
@@ -41,17 +45,37 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"body"})
 
 
-async def told(requests: bytes) -> list[bytes | str]:
-    config = uvicorn.Config(app, http=OneWriteProtocol, ws="none", log_config=None, lifespan="off")
+async def echo(receive: Any, send: Any) -> None:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body, more = body + message["body"], message.get("more_body", False)
+    head = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": head})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def told(*pieces: bytes, bounds: Bounds | None = None, wait_s: float = 0.0) -> list[bytes | str]:
+    """What a connection answers to pieces of requests."""
+    config = uvicorn.Config(app, http=BoundedProtocol, ws="none", log_config=None, lifespan="off")
     config.load()
-    protocol = OneWriteProtocol(config, uvicorn.server.ServerState(), {})
+    protocol = BoundedProtocol(config, uvicorn.server.ServerState(), {}, bounds=bounds)
     transport = Recording()
     protocol.connection_made(transport)
-    protocol.data_received(requests)
-    for _ in range(20):
-        await asyncio.sleep(0)
+    for piece in pieces:
+        protocol.data_received(piece)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    await asyncio.sleep(wait_s)
+    said = list(transport.said)
     protocol.connection_lost(None)
-    return transport.said
+    return said
+
+
+def written(said: list[bytes | str]) -> bytes:
+    return b"".join(part for part in said if isinstance(part, bytes))
 
 
 def request(path: str) -> bytes:
@@ -74,9 +98,8 @@ def test_an_answer_is_written_before_its_connection_is_closed() -> None:
 
 def test_pipelined_requests_are_answered_whole_and_in_order() -> None:
     said = asyncio.run(told(request("/") * 3))
-    written = b"".join(part for part in said if isinstance(part, bytes))
-    assert written.count(b"\r\n\r\nbody") == 3
-    assert written.count(b"HTTP/1.1 200") == 3
+    assert written(said).count(b"\r\n\r\nbody") == 3
+    assert written(said).count(b"HTTP/1.1 200") == 3
 
 
 def test_a_client_that_reads_nothing_stops_nobody_else() -> None:
@@ -90,7 +113,7 @@ def test_a_client_that_reads_nothing_stops_nobody_else() -> None:
 
     async def scenario() -> bytes:
         listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(large, http=OneWriteProtocol, ws="none", log_config=None, lifespan="off")
+        config = uvicorn.Config(large, http=BoundedProtocol, ws="none", log_config=None, lifespan="off")
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve([listener]))
         port = listener.getsockname()[1]
@@ -107,3 +130,95 @@ def test_a_client_that_reads_nothing_stops_nobody_else() -> None:
         return answer
 
     assert asyncio.run(scenario()).startswith(b"HTTP/1.1 200")
+
+
+H2C = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+
+
+def offering(body: bytes) -> bytes:
+    """A request as Java's client and `curl --http2` send it first."""
+    return b"POST /echo HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b" % (H2C, len(body), body)
+
+
+@pytest.mark.parametrize("cut", [1, 20, 150, 185, 186, 187, 190, 400])
+def test_a_client_that_offers_http_2_is_answered_over_http_1_with_its_body_read(cut: int) -> None:
+    whole = offering(b"{" + b" " * 50 + b"}") + request("/") + offering(b"second") + request("/")
+    said = written(asyncio.run(told(whole[:cut], whole[cut:])))
+    assert said.count(b"HTTP/1.1 200") == 4
+    assert said.index(b"{  ") < said.index(b"\r\n\r\nbody") < said.index(b"second")
+
+
+def test_an_offer_without_a_body_is_answered_too() -> None:
+    said = written(asyncio.run(told(b"GET / HTTP/1.1\r\nHost: x\r\n" + H2C + b"\r\n" + request("/"))))
+    assert said.count(b"\r\n\r\nbody") == 2
+
+
+def test_an_offer_with_a_body_in_chunks_is_refused_with_what_to_do() -> None:
+    chunked = (
+        b"POST /echo HTTP/1.1\r\nHost: x\r\n" + H2C + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    )
+    said = asyncio.run(told(chunked))
+    assert written(said).startswith(b"HTTP/1.1 400")
+    assert b"must give its Content-Length" in written(said)
+    assert said[-1] == "close"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"P", b"POST /echo HTTP/1.1\r\nHost", request("/echo")[:-2] + b"Content-Length: 9\r\n\r\nhalf"]
+)
+@pytest.mark.fault("C8")
+def test_a_request_that_does_not_arrive_in_time_is_answered_408_and_closed(sent: bytes) -> None:
+    reasons: list[RejectReason] = []
+    bounds = Bounds(receive_s=0.05, rejected=reasons.append)
+    said = asyncio.run(told(sent, bounds=bounds, wait_s=0.2))
+    assert written(said).startswith(b"HTTP/1.1 408")
+    assert said[-1] == "close"
+    assert reasons == [RejectReason.SLOW]
+
+
+@pytest.mark.fault("C8")
+def test_a_connection_on_which_nothing_comes_is_closed_without_a_word() -> None:
+    said = asyncio.run(told(bounds=Bounds(receive_s=0.05), wait_s=0.2))
+    assert said == ["close"]
+
+
+def test_a_request_that_arrived_may_take_longer_to_answer_than_to_arrive() -> None:
+    said = asyncio.run(told(request("/"), bounds=Bounds(receive_s=0.05), wait_s=0.2))
+    assert said[0] != "close"
+    assert written(said).startswith(b"HTTP/1.1 200")
+    assert len(said) == 1, "and the connection stays open"
+
+
+def test_garbage_is_refused_in_the_form_of_every_refusal() -> None:
+    said = asyncio.run(told(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"))
+    assert b'"code":"MALFORMED"' in written(said)
+    assert said[-1] == "close"
+
+
+@pytest.mark.fault("C20")
+def test_more_connections_than_allowed_are_told_so_and_closed() -> None:
+    async def scenario() -> tuple[list[bytes | str], list[bytes | str], list[RejectReason]]:
+        config = uvicorn.Config(app, http=BoundedProtocol, ws="none", log_config=None, lifespan="off")
+        config.load()
+        state, heard = uvicorn.server.ServerState(), list[Recording]()
+        reasons: list[RejectReason] = []
+        bounds = Bounds(connections=2, rejected=reasons.append)
+        protocols = [BoundedProtocol(config, state, {}, bounds=bounds) for _ in range(4)]
+        for protocol in protocols[:3]:
+            heard.append(Recording())
+            protocol.connection_made(heard[-1])
+        await asyncio.sleep(0)
+        for protocol in protocols[1:3]:
+            protocol.connection_lost(None)
+        heard.append(Recording())
+        protocols[3].connection_made(heard[-1])
+        protocols[3].data_received(request("/"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return heard[2].said, heard[3].said, reasons
+
+    third, later, reasons = asyncio.run(scenario())
+    assert written(third).startswith(b"HTTP/1.1 503")
+    assert third[-1] == "close"
+    assert written(later).startswith(b"HTTP/1.1 200")
+    assert reasons == [RejectReason.CONNECTIONS]

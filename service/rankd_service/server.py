@@ -1,0 +1,59 @@
+"""uvicorn's server, with a way to end that loses nobody's answer.
+
+On SIGTERM the process first stops being ready, and for a short while goes on answering whoever still comes,
+with 503 and the advice to go elsewhere: a connection closed at once would lose the request that is on its way
+on it. Then it closes, finishes what it had accepted, and ends. A second signal ends it without waiting.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from rankd_service.deadline import Clock
+
+__all__ = ["DrainingServer"]
+
+_log = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """`on_drain` is called once, when the first signal comes; `lame_duck_s` pass before connections close.
+
+    A person's Ctrl-C is not made to wait.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, clock: Clock, on_drain: Callable[[], None], lame_duck_s: float
+    ) -> None:
+        """Serve nothing yet."""
+        super().__init__(config)
+        self._clock, self._on_drain, self._lame_duck_s = clock, on_drain, lame_duck_s
+        self._close_at_s: float | None = None
+        self.abandoned = 0
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; at the second signal, end."""
+        if self._close_at_s is not None:
+            self.force_exit = self.should_exit = True
+            return
+        patience_s = 0.0 if sig == signal.SIGINT else self._lame_duck_s
+        self._close_at_s = self._clock.monotonic_s() + patience_s
+        self._on_drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close once the time for stragglers is over."""
+        if self._close_at_s is not None and self._clock.monotonic_s() >= self._close_at_s:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Close, wait for what was accepted, and say what was not waited for."""
+        await super().shutdown(sockets)  # type: ignore[arg-type]
+        self.abandoned = sum(not task.done() for task in self.server_state.tasks)
+        if self.abandoned:
+            _log.warning("requests were abandoned", extra={"requests": self.abandoned})
