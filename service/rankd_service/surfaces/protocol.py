@@ -119,7 +119,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = None
         if self.parser.should_upgrade():
             self._body_left = self._announced()
-        super().on_headers_complete()
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Pass a piece of the body on, unless the request was refused."""
+        if not self.transport.is_closing():
+            super().on_body(body)
 
     def _announced(self) -> int:
         """How long the body of a request is that offers another protocol; it may not come in chunks."""
@@ -135,7 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the request is here, and that the next head begins."""
-        if self._body_left:
+        if self._body_left or self.transport.is_closing():
             return
         super().on_message_complete()
         self._head_bytes, self._begun = 0, False
@@ -166,13 +172,14 @@ class BoundedProtocol(HttpToolsProtocol):
         """Answer in the form of every other refusal, and close: what else comes cannot be told apart."""
         self._bounds.rejected(reason)
         self._stop_waiting()
-        answering = (
-            self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
-        )
-        if not answering:
+        if not self._is_answering():
             error = {"code": reason.value.upper(), "message": message, "request_id": "-", "retryable": False}
             body = orjson.dumps({"error": error})
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
             head += f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _is_answering(self) -> bool:
+        cycle: Any = self.cycle  # None before the first request, whatever uvicorn declares
+        return cycle is not None and cycle.response_started and not cycle.response_complete
