@@ -16,6 +16,8 @@ import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
+from rankd_service.admission.limit import GradientLimit
+from rankd_service.admission.limiter import Limiter
 from rankd_service.deadline import Clock, SystemClock
 from rankd_service.errors import StartupFailed
 from rankd_service.features.change_feed import ChangeFeed
@@ -28,7 +30,7 @@ from rankd_service.lifecycle import Lifecycle
 from rankd_service.logs import log_to_stderr
 from rankd_service.pipeline import RankPipeline
 from rankd_service.server import DrainingServer
-from rankd_service.settings import FeatureSettings, RedisSettings, ServerSettings, Settings
+from rankd_service.settings import FeatureSettings, LimitSettings, RedisSettings, ServerSettings, Settings
 from rankd_service.surfaces.health import health_routes
 from rankd_service.surfaces.http import add_routes
 from rankd_service.surfaces.openapi import document
@@ -38,6 +40,8 @@ from rankd_service.telemetry import UNKNOWN_MODEL, Telemetry
 
 __all__ = ["Service", "build", "serve", "wire"]
 
+# One process does one thing at a time; more under way only overlap their waits for the store.
+_FIRST_LIMIT, _LEAST_LIMIT = 8, 2
 _OWN_DESCRIPTORS = 64  # for the store, for files, and to answer those who are refused
 _log = logging.getLogger(__name__)
 
@@ -93,12 +97,19 @@ def wire(settings: Settings, store: FeatureStore | None = None, clock: Clock | N
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat whatever Host the request named
     )
-    endpoint = RankEndpoint(pipeline, lifecycle, telemetry, settings.limits, clock)
+    limiter = Limiter(_limit(settings.limits), clock, settings.limits.max_waiting)
+    telemetry.watch_limiter(limiter)
+    endpoint = RankEndpoint(pipeline, lifecycle, limiter, telemetry, settings.limits, clock)
     add_routes(app, pipeline, endpoint)
     app.include_router(health_routes(lifecycle, telemetry.registry))
     document(app, settings.limits)
     app.middleware_stack = RankFirst(app.build_middleware_stack(), endpoint)
     return Service(app, lifecycle, telemetry, clock)
+
+
+def _limit(settings: LimitSettings) -> GradientLimit:
+    most = settings.max_under_way
+    return GradientLimit(min(_FIRST_LIMIT, most), min(_LEAST_LIMIT, most), most)
 
 
 def start_embedded(settings: RedisSettings) -> EmbeddedStore:

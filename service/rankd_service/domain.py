@@ -37,6 +37,7 @@ Fields = Mapping[str, FieldValue]
 class Stage(StrEnum):
     """Stages of a request, in their order; names of the timing block and a metric label."""
 
+    ADMISSION = "admission"
     PARSE = "parse"
     FEATURE_FETCH = "feature_fetch"
     ASSEMBLE = "assemble"

@@ -58,6 +58,8 @@ class RejectReason(StrEnum):
     UNKNOWN_MODEL = "unknown_model"
     NOT_READY = "not_ready"
     DRAINING = "draining"
+    QUEUE_FULL = "queue_full"
+    DEADLINE_INFEASIBLE = "deadline_infeasible"
     HEADERS = "headers"
     SLOW = "slow"
     CONNECTIONS = "connections"

@@ -117,6 +117,8 @@ class LimitSettings(_Section):
     default_deadline_ms: float = Field(default=250, gt=0)
     max_deadline_ms: float = Field(default=10_000, gt=0)
     reserve_ms: float = Field(default=5, ge=0)
+    max_under_way: int = Field(default=64, ge=1, le=10_000)  # the adaptive limit stays below
+    max_waiting: int = Field(default=256, ge=0, le=100_000)  # of each priority
 
     @model_validator(mode="after")
     def _fit_together(self) -> LimitSettings:

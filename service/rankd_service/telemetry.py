@@ -67,6 +67,22 @@ class StoreGauges(Protocol):
         """Connections opened so far."""
 
 
+class LimiterGauges(Protocol):
+    """What the door knows of itself."""
+
+    @property
+    def value(self) -> int:
+        """Requests that may be under way."""
+
+    @property
+    def under_way(self) -> int:
+        """Requests that are."""
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+
+
 class NearGauges(Protocol):
     """What a near cache knows of itself."""
 
@@ -189,6 +205,15 @@ class Telemetry:
             ("connections_opened", "Connections opened since the start.", lambda: store.connections_opened),
         ):
             Gauge(f"rankd_redis_{name}", meaning, registry=self.registry).set_function(read)
+
+    def watch_limiter(self, limiter: LimiterGauges) -> None:
+        """Expose how many requests may be under way, are, and wait, as it is when metrics are read."""
+        for name, meaning, read in (
+            ("rankd_concurrency_limit", "Requests that may be under way.", lambda: limiter.value),
+            ("rankd_admitted_requests", "Requests under way.", lambda: limiter.under_way),
+            ("rankd_queue_depth", "Requests that wait to be admitted.", lambda: limiter.waiting),
+        ):
+            Gauge(name, meaning, registry=self.registry).set_function(read)
 
     def watch_near_caches(self, caches: Iterable[NearGauges]) -> None:
         """Expose how many item rows were near at hand, as it is when metrics are read."""

@@ -12,10 +12,19 @@ from itertools import count
 from secrets import token_hex
 from typing import Any
 
+from rankd_service.admission.limiter import Partition
 from rankd_service.errors import InvalidRequest, RejectReason, RequestTooLarge, UnsupportedMedia
 from rankd_service.settings import LimitSettings
 
-__all__ = ["ClientGone", "check_ids", "deadline_s", "header_deadline_ms", "read_body", "request_id"]
+__all__ = [
+    "ClientGone",
+    "check_ids",
+    "deadline_s",
+    "header_deadline_ms",
+    "header_partition",
+    "read_body",
+    "request_id",
+]
 
 Message = MutableMapping[str, Any]
 Headers = Mapping[bytes, bytes]
@@ -100,6 +109,18 @@ def header_deadline_ms(headers: Headers) -> float | None:
             RejectReason.DEADLINE, "expected milliseconds as a decimal number", _DEADLINE_HEADER
         )
     return _positive(float(given), _DEADLINE_HEADER)
+
+
+def header_partition(headers: Headers) -> Partition:
+    """Return whose request it is; live where the header does not say. Raises InvalidRequest."""
+    given = headers.get(b"x-priority")
+    if given is None:
+        return Partition.LIVE
+    try:
+        return Partition(given.decode("latin-1").lower())
+    except ValueError:
+        known = " or ".join(Partition)
+        raise InvalidRequest(RejectReason.SCHEMA, f"expected {known}", "X-Priority") from None
 
 
 def deadline_s(

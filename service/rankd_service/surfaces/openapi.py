@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from rankd_service.admission.limiter import Partition
 from rankd_service.settings import LimitSettings
 from rankd_service.surfaces.request import RankBody
 from rankd_service.surfaces.schemas import ErrorAnswer, RankAnswer
@@ -22,7 +23,7 @@ _REFUSALS = {
     "415": "The body is not JSON, or compressed.",
     "422": "Well-formed, but not allowed; `field` says where.",
     "500": "A bug of ours; report it with the request id.",
-    "503": "Not ready, or draining; see Retry-After.",
+    "503": "Not ready, draining, or too busy to answer in time; see Retry-After.",
     "504": "The deadline passed before there was an answer.",
 }
 _TEXT = {"schema": {"type": "string"}}
@@ -73,7 +74,14 @@ def _operation(summary: str, operation: str, path: list[str]) -> dict[str, Any]:
             "in": "header",
             "required": False,
             "schema": wish,
-            "description": "As `deadline_ms`.",
+            "description": "As `deadline_ms`; known before the body is read, so it also bounds the queue.",
+        },
+        {
+            "name": "X-Priority",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "enum": list(Partition), "default": Partition.LIVE},
+            "description": "`batch` where nobody waits for the answer: live requests go first.",
         },
     ]
     answer_headers = {

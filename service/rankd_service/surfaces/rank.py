@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rankd_service.admission.limiter import Limiter
 from rankd_service.deadline import Clock, Deadline
 from rankd_service.domain import Stage
 from rankd_service.errors import RejectReason, RequestError, ServiceError, Unavailable
@@ -24,6 +25,7 @@ from rankd_service.surfaces.limits import (
     Headers,
     deadline_s,
     header_deadline_ms,
+    header_partition,
     read_body,
     request_id,
 )
@@ -65,12 +67,14 @@ class RankEndpoint:
         self,
         pipeline: RankPipeline,
         lifecycle: Lifecycle,
+        limiter: Limiter,
         telemetry: Telemetry,
         limits: LimitSettings,
         clock: Clock,
     ) -> None:
         """Keep the parts."""
         self._pipeline, self._lifecycle, self._telemetry = pipeline, lifecycle, telemetry
+        self._limiter = limiter
         self._limits, self._clock = limits, clock
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -116,13 +120,26 @@ class RankEndpoint:
         return what.status, _refuse(exchange, what)
 
     async def _rank(self, exchange: _Exchange, receive: Receive) -> bytes:
-        times = exchange.times
         if self._lifecycle.draining:
             raise Unavailable(RejectReason.DRAINING, "this instance is about to stop; ask another one")
         body = await read_body(exchange.headers, receive, self._limits.max_body_bytes)
         exchange.body_read = True
-        model = self._pipeline.find(exchange.model, exchange.version)
         in_header_ms = header_deadline_ms(exchange.headers)
+        allowed_s, _ = deadline_s(in_header_ms, None, self._limits)
+        with exchange.times(Stage.ADMISSION):
+            partition = header_partition(exchange.headers)
+            permit = await self._limiter.enter(partition, exchange.started_s + allowed_s)
+        answered = False
+        try:
+            answer = await self._rank_admitted(exchange, body, in_header_ms)
+            answered = True
+        finally:
+            permit.leave(counts=answered)
+        return answer
+
+    async def _rank_admitted(self, exchange: _Exchange, body: bytes, in_header_ms: float | None) -> bytes:
+        times = exchange.times
+        model = self._pipeline.find(exchange.model, exchange.version)
         with times(Stage.PARSE):
             parsed = parse_request(body, exchange.id, self._limits)
             allowed_s, cut = deadline_s(in_header_ms, parsed.deadline_ms, self._limits)

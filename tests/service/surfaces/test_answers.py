@@ -82,7 +82,8 @@ def test_an_answer_names_its_model_version_and_stages(service: Service) -> None:
     body = answer.json()
     assert answer.headers["content-type"] == "application/json"
     assert (body["model"], body["version"], answer.headers["x-model-version"]) == ("price", 1, "1")
-    assert list(body["timing"]) == ["parse", "feature_fetch", "assemble", "infer", "postprocess"]
+    stages = ["admission", "parse", "feature_fetch", "assemble", "infer", "postprocess"]
+    assert list(body["timing"]) == stages
     timed = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
     assert list(timed) == [s.value for s in Stage]
     assert 0 < sum(body["timing"].values()) <= body["took_ms"] + 0.003  # each is rounded

@@ -1,0 +1,1 @@
+"""Who gets in: how many requests may be under way, and who waits, goes first, or is sent away."""

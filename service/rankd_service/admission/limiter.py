@@ -1,0 +1,149 @@
+"""The door: gives permits up to a limit, lets a bounded number wait, and sends the rest away at once.
+
+Who could not be answered in time even if everything goes as usual is sent away before any work is done for
+them; so is whoever the queue has no room for. Live requests go first, but a share is kept for batch ones, so
+that neither starves the other. Refused requests never feed the limit: they are fast for the wrong reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+
+from rankd_service.admission.limit import GradientLimit
+from rankd_service.deadline import Clock
+from rankd_service.errors import RejectReason, Unavailable
+
+__all__ = ["Limiter", "Partition", "Permit"]
+
+_BATCH_SHARE = 0.1
+_OCCUPANCY = 0.05  # weight of one sample in how long the process is busy with a request
+
+
+class Partition(StrEnum):
+    """Whose request it is: somebody waits for a live one, nobody for a batch one."""
+
+    LIVE = "live"
+    BATCH = "batch"
+
+
+class Permit:
+    """The right to be worked on, from `Limiter.enter` to `leave`."""
+
+    __slots__ = ("_began_s", "_limiter", "_under_way", "partition")
+
+    def __init__(self, limiter: Limiter, partition: Partition, began_s: float, under_way: int) -> None:
+        """Made by the limiter."""
+        self._limiter, self.partition = limiter, partition
+        self._began_s, self._under_way = began_s, under_way
+
+    def leave(self, *, counts: bool) -> None:
+        """Give the permit back. `counts` where the request was answered, so that its time says something."""
+        self._limiter._left(self.partition, self._began_s, self._under_way, counts)
+
+
+class Limiter:
+    """Admits requests of two partitions. `most_waiting` bounds each one's queue."""
+
+    def __init__(
+        self,
+        limit: GradientLimit,
+        clock: Clock,
+        most_waiting: int,
+        share: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """Start with nobody inside."""
+        self._limit, self._clock, self._most_waiting, self._share = limit, clock, most_waiting, share
+        self._under_way = dict.fromkeys(Partition, 0)
+        self._waiting: dict[Partition, deque[asyncio.Future[Permit | None]]] = {p: deque() for p in Partition}
+        self._interval_s = 0.0
+        self._last_left_s: float | None = None
+
+    @property
+    def under_way(self) -> int:
+        """Requests that hold a permit."""
+        return sum(self._under_way.values())
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for one."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def value(self) -> int:
+        """The limit as it is now."""
+        return self._limit.value
+
+    async def enter(self, partition: Partition, expires_s: float) -> Permit:
+        """Return a permit, at once or after a wait; `expires_s` is when the answer is worth nothing any more.
+
+        Raises Unavailable: QUEUE_FULL, or DEADLINE_INFEASIBLE where its turn would come too late.
+        """
+        queue = self._waiting[partition]
+        if not queue and self._may_begin(partition):
+            return self._permit(partition)
+        if len(queue) >= self._most_waiting:
+            raise self._refusal(RejectReason.QUEUE_FULL, "too many requests are waiting already")
+        left_s = expires_s - self._clock.monotonic_s()
+        if (len(queue) + 1) * self._interval_s + self._limit.latency_s > left_s:
+            raise self._refusal(RejectReason.DEADLINE_INFEASIBLE, "the deadline would pass in the queue")
+        turn: asyncio.Future[Permit | None] = asyncio.get_running_loop().create_future()
+        queue.append(turn)
+        giving_up = asyncio.get_running_loop().call_later(left_s, _give_up, turn)
+        try:
+            permit = await turn
+        except asyncio.CancelledError:
+            given = turn.result() if turn.done() and not turn.cancelled() else None
+            if given is not None:  # the caller went away just as its turn came
+                given.leave(counts=False)
+            raise
+        finally:
+            giving_up.cancel()
+            if turn in queue:
+                queue.remove(turn)
+        if permit is None:
+            raise self._refusal(RejectReason.DEADLINE_INFEASIBLE, "the deadline passed in the queue")
+        return permit
+
+    def _may_begin(self, partition: Partition) -> bool:
+        if self.under_way < self._limit.value:
+            return True
+        # At the limit, batch requests still have their share, so that live ones cannot starve them for ever.
+        return partition is Partition.BATCH and self._under_way[partition] < _BATCH_SHARE * self._limit.value
+
+    def _permit(self, partition: Partition) -> Permit:
+        self._under_way[partition] += 1
+        return Permit(self, partition, self._clock.monotonic_s(), self.under_way)
+
+    def _left(self, partition: Partition, began_s: float, under_way: int, counts: bool) -> None:
+        now_s = self._clock.monotonic_s()
+        self._under_way[partition] -= 1
+        if counts:
+            self._limit.sampled(now_s - began_s, under_way)
+            self._note_interval(now_s)
+        self._admit_next()
+
+    def _note_interval(self, now_s: float) -> None:
+        """Follow how long apart answers are while somebody waits: that is what a place in the queue costs."""
+        if self._last_left_s is not None and self.waiting:
+            self._interval_s += _OCCUPANCY * (now_s - self._last_left_s - self._interval_s)
+        self._last_left_s = now_s
+
+    def _admit_next(self) -> None:
+        for partition in Partition:  # live ones first
+            queue = self._waiting[partition]
+            while queue and self._may_begin(partition):
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_result(self._permit(partition))
+
+    def _refusal(self, reason: RejectReason, message: str) -> Unavailable:
+        return Unavailable(reason, f"{message}; ask again later, or another instance", self._share(1.0, 3.0))
+
+
+def _give_up(turn: asyncio.Future[Permit | None]) -> None:
+    if not turn.done():
+        turn.set_result(None)
