@@ -1,19 +1,22 @@
-"""`rankd features`: write packed feature rows into the store."""
+"""`rankd features`: write packed feature rows into the store, and read one back."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from rankd.cli.screen import HOME, Home, JsonFlag, RedisUrl, fail, out, print_json, tell, wants
 from rankd_contract.bundle import open_current
 from rankd_contract.errors import ContractError
-from rankd_contract.schema import FeatureSchema
+from rankd_contract.keys import key_prefix
+from rankd_contract.schema import FeatureSchema, FeatureView
 from rankd_contract.schema_file import load_schema
 
 if TYPE_CHECKING:
@@ -55,6 +58,60 @@ def import_(
         out.print(f"{report.rows:,} {view} rows, {report.bytes:,} bytes, {report.rows_per_s:,.0f} rows/s")
 
 
+@app.command("get")
+def get(
+    view: Annotated[str, typer.Argument(help="Feature view, such as user or item.")],
+    entity_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the user or item.")],
+    model: Annotated[str, typer.Option(help="Read the row by the schema of this published model.")],
+    home: Home = HOME,
+    repository: Annotated[Path | None, typer.Option(help="Published bundles; default: HOME/bundles.")] = None,
+    redis_url: RedisUrl = None,
+    namespace: Annotated[str, typer.Option(help="First part of every key.")] = "rankd",
+    as_json: JsonFlag = False,
+) -> None:
+    """Show one stored row as the service reads it: values, statuses, age and bytes."""
+    with wants():
+        from rankd_service.errors import ServiceError
+        from rankd_service.features.embedded import EmbeddedStore
+        from rankd_service.features.inspect_row import inspect_row
+        from rankd_service.features.redis_connection import BlockingConnection, pack
+    with ExitStack() as stack, wants(ServiceError, ContractError):
+        schema = open_current(repository or home / "bundles", model).schema
+        stored = _stored_view(schema, view)
+        url = redis_url or stack.enter_context(EmbeddedStore.attach_or_start(home / "store")).url
+        connection = stack.enter_context(closing(BlockingConnection(url, timeout_s=5.0)))
+        connection.send(pack("GET", key_prefix(namespace, schema, stored) + entity_id))
+        now_s = datetime.now(UTC).timestamp()
+        report = inspect_row(schema, stored, entity_id, connection.receive(), namespace, now_s)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        age = "" if report.age_s is None else f", {timedelta(seconds=round(report.age_s))} old"
+        out.print(
+            f"{report.key}: {report.status}, {report.bytes} bytes{age}: {report.action}", soft_wrap=True
+        )
+        table = Table("field", "status", "stored", "read as", box=None, pad_edge=False, header_style="bold")
+        for value in report.values:
+            table.add_row(value.field, value.status, _text(value.stored), _text(value.read_as))
+        if report.values:
+            out.print(table)
+    if not report.values:
+        raise typer.Exit(1)
+
+
+def _text(value: object) -> str:
+    return (
+        "-" if value in (None, []) else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    )
+
+
+def _stored_view(schema: FeatureSchema, name: str) -> FeatureView:
+    views = {view.name: view for view in schema.stored_views}
+    if name not in views:
+        fail(f"no view '{name}' is stored; the schema stores {', '.join(views)}", 2)
+    return views[name]
+
+
 def import_view(
     parquet: Path,
     schema: FeatureSchema,
@@ -64,9 +121,7 @@ def import_view(
     namespace: str = "rankd",
 ) -> ImportReport:
     """Import one view, into the store at `redis_url` or else the embedded one, with a progress bar."""
-    views = {v.name: v for v in schema.stored_views}
-    if view not in views:
-        fail(f"no view '{view}' to import; the schema stores {', '.join(views)}", 2)
+    stored = _stored_view(schema, view)
     with wants():
         from rankd_service.errors import ServiceError
         from rankd_service.features.embedded import EmbeddedStore
@@ -84,7 +139,7 @@ def import_view(
         return import_rows(
             parquet,
             schema,
-            views[view],
+            stored,
             url,
             namespace=namespace,
             progress=lambda done, total: bar.update(task, completed=done, total=total),

@@ -27,6 +27,7 @@ def test_help_names_every_verb() -> None:
     [
         (("rank", "--user", "1"), 2, "--items"),
         (("features", "import", "x.parquet", "--view", "user"), 2, "--model"),
+        (("features", "get", "user", "1", "--model", "nope"), 1, "rankd export"),
         (("export", "no-such-run"), 1, "rankd train"),
         (("features", "import", "x.parquet", "--view", "user", "--model", "nope"), 1, "rankd export"),
         (("data", "get", "no-such-data"), 1, "movielens-100k"),
