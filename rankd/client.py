@@ -37,13 +37,17 @@ class RankdError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RankedItem:
-    """One place of the slate. `status` is not None where the item's features were not simply PRESENT."""
+    """One place of the slate. `status` is not None where the item's features were not simply PRESENT.
+
+    `scored` is False where there was no time to score it: its scores are what the model says on average.
+    """
 
     id: str
     rank: int
     score: float
     scores: Mapping[str, float]
     status: str | None = None
+    scored: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +156,8 @@ def _ranking(answer: Mapping[str, Any]) -> Ranking:
         version=answer["version"],
         took_ms=answer["took_ms"],
         items=tuple(
-            RankedItem(i["id"], i["rank"], i["score"], i["scores"], i.get("status")) for i in answer["items"]
+            RankedItem(i["id"], i["rank"], i["score"], i["scores"], i.get("status"), i.get("scored", True))
+            for i in answer["items"]
         ),
         degraded=tuple(answer["degraded"]),
         feature_status=answer["feature_status"],

@@ -51,6 +51,8 @@ class Rung(StrEnum):
 
     NEAR_CACHE_ROW = "near_cache_row"
     DEFAULT_ROW = "default_row"
+    FEWER_CANDIDATES = "fewer_candidates"
+    RETRIEVAL_ORDER = "retrieval_order"
     LAST_PLACE = "last_place"
 
 
@@ -64,6 +66,7 @@ class DegradeReason(StrEnum):
     NO_TIME = "no_time"
     FEATURES_MISSING = "features_missing"
     ROWS_UNREADABLE = "rows_unreadable"
+    INFERENCE_LATE = "inference_late"
     SCORE_NOT_FINITE = "score_not_finite"
 
 
@@ -78,6 +81,7 @@ DEGRADATIONS: Mapping[DegradeReason, tuple[Stage, tuple[Rung, ...]]] = {
     DegradeReason.NO_TIME: _STORE,
     DegradeReason.FEATURES_MISSING: (Stage.FEATURE_FETCH, (Rung.DEFAULT_ROW,)),
     DegradeReason.ROWS_UNREADABLE: (Stage.FEATURE_FETCH, (Rung.DEFAULT_ROW,)),
+    DegradeReason.INFERENCE_LATE: (Stage.INFER, (Rung.FEWER_CANDIDATES, Rung.RETRIEVAL_ORDER)),
     DegradeReason.SCORE_NOT_FINITE: (Stage.INFER, (Rung.LAST_PLACE,)),
 }
 
@@ -151,7 +155,8 @@ class Slate:
 
     `order` [K] holds positions in the request's candidates, `ranks` [K] their places counted from 1,
     `scores` [K] the ranking scores and `task_scores_KT` one column a task. `statuses` has one
-    FeatureStatus a row for users and for items (in the request's order).
+    FeatureStatus a row for users and for items (in the request's order). Of the request's candidates the
+    first `scored` were scored; the others have the model's prior score and follow in their own order.
     """
 
     model: ModelCard
@@ -161,3 +166,4 @@ class Slate:
     task_scores_KT: NDArray[np.float32]
     statuses: Mapping[Entity, NDArray[np.uint8]]
     degraded: tuple[Degradation, ...]
+    scored: int

@@ -64,6 +64,7 @@ class RankPipeline:
         self._registry, self._store, self._telemetry, self._clock = registry, store, telemetry, clock
         self._fetch_cap_s = settings.features.fetch_cap_ms / 1000
         self._reserve_s = settings.limits.reserve_ms / 1000
+        self._answer_s = settings.limits.answer_ms / 1000
         self._missing_share = settings.features.degraded_missing_share
 
     def find(self, name: str, version: str | None) -> LoadedModel:
@@ -90,12 +91,16 @@ class RankPipeline:
         self._check(deadline, Stage.INFER, metrics)
         with times(Stage.ASSEMBLE):
             features = model.assembler.assemble(drafts, context, overrides, fetched.rows, now_s)
+        n = len(request.candidates)
         with times(Stage.INFER):
-            scores_NT = model.score(features.tensors)
+            scored = min(n, model.cost.rows_within(deadline.remaining_s() - self._answer_s))
+            scores_NT = model.score(features.tensors, scored)
+        model.cost.took(scored, times.seconds[Stage.INFER])
         with times(Stage.POSTPROCESS):
             fused_N = fuse(scores_NT, model.fusion_T)
-            ranking = rank(fused_N, request.top_k, request.sort)
-            degraded = self._degradations(request, fetched, features, int((~np.isfinite(fused_N)).sum()))
+            ranking = rank(fused_N, request.top_k, request.sort, scored)
+            nonfinite = int((~np.isfinite(fused_N)).sum())
+            degraded = self._degradations(n, fetched, features, scored, nonfinite)
             self._count(metrics, features, degraded)
         return Slate(
             model=model.card,
@@ -105,6 +110,7 @@ class RankPipeline:
             task_scores_KT=scores_NT[ranking.order],
             statuses=features.statuses,
             degraded=degraded,
+            scored=scored,
         )
 
     async def _fetch(self, keys: Sequence[str], deadline: Deadline) -> _Fetched:
@@ -123,9 +129,9 @@ class RankPipeline:
             self._telemetry.redis_read.observe(self._clock.monotonic_s() - started_s)
 
     def _degradations(
-        self, request: RankRequest, fetched: _Fetched, features: Features, nonfinite: int
+        self, n: int, fetched: _Fetched, features: Features, scored: int, nonfinite: int
     ) -> tuple[Degradation, ...]:
-        n, degraded = len(request.candidates), []
+        degraded = []
         if fetched.failure is not None:
             # Whatever is near at hand, the user's row is a default one, and every score rests on it.
             degraded.append(Degradation(fetched.failure, Rung.DEFAULT_ROW, n))
@@ -137,6 +143,9 @@ class RankPipeline:
             degraded.append(Degradation(DegradeReason.FEATURES_MISSING, Rung.DEFAULT_ROW, features.defaulted))
         if features.unreadable:
             degraded.append(Degradation(DegradeReason.ROWS_UNREADABLE, Rung.DEFAULT_ROW, features.unreadable))
+        if scored < n:
+            rung = Rung.FEWER_CANDIDATES if scored else Rung.RETRIEVAL_ORDER
+            degraded.append(Degradation(DegradeReason.INFERENCE_LATE, rung, n - scored))
         if nonfinite:
             degraded.append(Degradation(DegradeReason.SCORE_NOT_FINITE, Rung.LAST_PLACE, nonfinite))
         return tuple(degraded)

@@ -116,7 +116,8 @@ class LimitSettings(_Section):
     max_id_bytes: int = Field(default=128, ge=1, le=128)
     default_deadline_ms: float = Field(default=250, gt=0)
     max_deadline_ms: float = Field(default=10_000, gt=0)
-    reserve_ms: float = Field(default=5, ge=0)
+    reserve_ms: float = Field(default=5, ge=0)  # kept back from the read of features for what follows
+    answer_ms: float = Field(default=1, ge=0)  # kept back from inference for writing the answer
     max_under_way: int = Field(default=64, ge=1, le=10_000)  # the adaptive limit stays below
     max_waiting: int = Field(default=256, ge=0, le=100_000)  # of each priority
 

@@ -17,6 +17,7 @@ from rankd_service.app import near_caches
 from rankd_service.deadline import Deadline
 from rankd_service.domain import Candidates, DegradeReason, RankRequest, Rung, Slate, Stage, User
 from rankd_service.errors import DeadlineExceeded, InvalidRequest, StoreErrorKind, Unavailable, UnknownModel
+from rankd_service.inference.cost import CostModel
 from rankd_service.inference.loader import load_current
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.pipeline import RankPipeline
@@ -299,3 +300,40 @@ def test_item_rows_that_cannot_be_read_are_counted_in_a_degraded_answer(tmp_path
         bench.store.rows[key] = bench.store.rows[key][:-1]
     slate = bench.rank()
     assert [(d.reason, d.affected) for d in slate.degraded] == [(DegradeReason.ROWS_UNREADABLE, 2)]
+
+
+def slow_by(bench: Bench, fixed_s: float, row_s: float) -> None:
+    """Have the pipeline believe that inference costs so much."""
+    model = bench.pipeline.find("films", None)
+    assert model.cost.expected_s(10) < 0.1
+    object.__setattr__(model, "cost", CostModel([(0, fixed_s), (1000, fixed_s + 1000 * row_s)]))
+
+
+@pytest.mark.fault("E8")
+def test_what_there_is_no_time_to_score_follows_with_the_models_average(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, price)
+    slow_by(bench, fixed_s=0.010, row_s=0.010)
+    slate = bench.rank(allowed_s=0.1)
+    assert 3 <= slate.scored <= 8
+    assert [(d.reason, d.rung, d.affected) for d in slate.degraded] == [
+        (DegradeReason.INFERENCE_LATE, Rung.FEWER_CANDIDATES, 10 - slate.scored)
+    ]
+    k = slate.scored
+    assert slate.order.tolist() == [*range(k - 1, -1, -1), *range(k, 10)], (
+        "scored ones best first, then the rest"
+    )
+    assert len({tuple(row) for row in slate.task_scores_KT[k:].tolist()}) == 1
+    exact = Bench(tmp_path / "again", price).rank()
+    by_item = dict(zip(exact.order.tolist(), exact.scores.tolist(), strict=True))
+    assert slate.scores[:k].tolist() == [by_item[at] for at in slate.order[:k].tolist()]
+
+
+@pytest.mark.fault("E8")
+def test_with_no_time_to_score_any_the_order_of_the_request_is_answered(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, price)
+    slow_by(bench, fixed_s=1.0, row_s=0.0)
+    slate = bench.rank(allowed_s=0.1)
+    assert (slate.scored, slate.order.tolist()) == (0, list(range(10)))
+    assert [(d.reason, d.rung, d.affected) for d in slate.degraded] == [
+        (DegradeReason.INFERENCE_LATE, Rung.RETRIEVAL_ORDER, 10)
+    ]

@@ -30,12 +30,16 @@ def fuse(scores_NT: NDArray[np.float32], weights_T: NDArray[np.float64]) -> NDAr
     return fused.astype(np.float32)
 
 
-def rank(scores_N: NDArray[np.float32], top_k: int | None, sort: bool) -> Ranking:
+def rank(scores_N: NDArray[np.float32], top_k: int | None, sort: bool, scored: int) -> Ranking:
     """Rank by descending score; ties keep the input order, scores that are no numbers come last.
 
-    `top_k` keeps the best; without `sort` those are answered in the input order, each with its rank.
+    Candidates from `scored` on were not scored: they follow all others, in the input order. `top_k` keeps the
+    best; without `sort` those are answered in the input order, each with its rank.
     """
-    order = np.argsort(-scores_N, kind="stable")[:top_k]
+    order = np.argsort(-scores_N[:scored], kind="stable")
+    if scored < len(scores_N):
+        order = np.concatenate([order, np.arange(scored, len(scores_N))])
+    order = order[:top_k]
     ranks = np.arange(1, len(order) + 1)
     if sort:
         return Ranking(order, ranks)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from rankd_contract.bundle import Bundle, open_current
 from rankd_contract.errors import ContractError
 from rankd_contract.schema import Entity, FeatureSchema
-from rankd_contract.signature import SCORES, TensorSpec, inputs, outputs
+from rankd_contract.signature import SCORES, TensorSpec, input_name, inputs, outputs
 from rankd_service.domain import ModelCard
 from rankd_service.errors import BundleRefused
 from rankd_service.features.assemble import Assembler
 from rankd_service.features.near_cache import NearCaches
+from rankd_service.inference.cost import CostModel
 from rankd_service.inference.registry import LoadedModel
 from rankd_service.inference.session import GraphSession
 from rankd_service.settings import Settings
@@ -24,6 +26,9 @@ from rankd_service.settings import Settings
 __all__ = ["load_current", "load_model"]
 
 _LOOSEST_TOLERANCE = 1e-2
+_TIMED_RUNS = 3
+
+Requests = Mapping[str, dict[str, NDArray[np.generic]]]
 
 
 def load_current(
@@ -45,14 +50,31 @@ def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = Non
     at = f"{manifest.model} version {manifest.version}"
     session = GraphSession(bundle.graph, settings.inference.threads, settings.inference.provider)
     _check_signature(at, session, bundle)
-    _replay(at, session, bundle)
+    requests = _golden(at, bundle.golden)
+    _replay(at, session, bundle, requests)
     fusion = {**manifest.fusion, **settings.models.fusion.get(manifest.model, {})}
     return LoadedModel(
         card=_card(bundle, session, fusion),
         session=session,
         assembler=Assembler(schema, settings.features.namespace, settings.features.clock_skew_s, near),
         fusion_T=_weights(at, fusion, manifest.tasks),
+        prior_T=np.concatenate([r[SCORES] for r in requests.values()]).mean(0, dtype=np.float32),
+        item_inputs=frozenset(input_name(Entity.ITEM, part) for part in ("ids", "values")),
+        cost=CostModel(_timed(session, requests)),
     )
+
+
+def _timed(session: GraphSession, requests: Requests) -> Iterator[tuple[int, float]]:
+    """Run the recorded requests again, now that everything is warm -> candidates and seconds of each."""
+    names = [s.name for s in session.inputs]
+    for arrays in requests.values():
+        tensors = {name: arrays[name] for name in names}
+        spent_s = []
+        for _ in range(_TIMED_RUNS):
+            began_s = time.perf_counter()
+            session.run((SCORES,), tensors)
+            spent_s.append(time.perf_counter() - began_s)
+        yield len(arrays[SCORES]), min(spent_s)
 
 
 def _check_signature(at: str, session: GraphSession, bundle: Bundle) -> None:
@@ -82,8 +104,8 @@ def _fits(found: TensorSpec, wanted: TensorSpec) -> bool:
     return all(a == b if isinstance(a, int) else isinstance(b, str) for a, b in pairs)
 
 
-def _replay(at: str, session: GraphSession, bundle: Bundle) -> None:
-    tolerance, requests = bundle.manifest.golden_tolerance, _golden(at, bundle.golden)
+def _replay(at: str, session: GraphSession, bundle: Bundle, requests: Requests) -> None:
+    tolerance = bundle.manifest.golden_tolerance
     if not 0 <= tolerance <= _LOOSEST_TOLERANCE:
         raise BundleRefused(
             f"{at}: golden_tolerance is {tolerance}, expected 0 to {_LOOSEST_TOLERANCE}: more proves nothing"
@@ -113,7 +135,7 @@ def _replay(at: str, session: GraphSession, bundle: Bundle) -> None:
             )
 
 
-def _golden(at: str, path: Path) -> Mapping[str, dict[str, NDArray[np.generic]]]:
+def _golden(at: str, path: Path) -> Requests:
     requests: dict[str, dict[str, NDArray[np.generic]]] = {}
     try:
         with np.load(path, allow_pickle=False) as arrays:

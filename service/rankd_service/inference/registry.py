@@ -12,10 +12,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from rankd_contract.signature import SCORES
+from rankd_contract.signature import ROW, SCORES
 from rankd_service.domain import ModelCard
 from rankd_service.errors import RejectReason, Unavailable, UnknownModel
 from rankd_service.features.assemble import Assembler
+from rankd_service.inference.cost import CostModel
 from rankd_service.inference.session import GraphSession
 
 __all__ = ["LoadedModel", "ModelRegistry", "Snapshot"]
@@ -23,16 +24,33 @@ __all__ = ["LoadedModel", "ModelRegistry", "Snapshot"]
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A bundle that passed its checks, with everything compiled that requests need of it."""
+    """A bundle that passed its checks, with everything compiled that requests need of it.
+
+    `prior_T` is what the model says on average: the score of a candidate it had no time for.
+    """
 
     card: ModelCard
     session: GraphSession
     assembler: Assembler
     fusion_T: NDArray[np.float64]
+    prior_T: NDArray[np.float32]
+    item_inputs: frozenset[str]
+    cost: CostModel
 
-    def score(self, tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        """Return the task scores float32 [N, T] of one batch."""
-        return self.session.run((SCORES,), tensors)[0]
+    def score(self, tensors: Mapping[str, NDArray[np.generic]], rows: int) -> NDArray[np.float32]:
+        """Return the task scores float32 [N, T] of a batch: its first `rows` candidates', then the prior."""
+        n = len(tensors[ROW])
+        if rows >= n:
+            return self.session.run((SCORES,), tensors)[0]
+        scores_NT = np.tile(self.prior_T, (n, 1))
+        if rows:
+            # The batch's other rows are the user's, one or few; only a candidate's are cut off.
+            cut = {
+                name: a[:rows] if name == ROW or name in self.item_inputs else a
+                for name, a in tensors.items()
+            }
+            scores_NT[:rows] = self.session.run((SCORES,), cut)[0]
+        return scores_NT
 
 
 class Snapshot:

@@ -30,6 +30,10 @@ class RankedItem(BaseModel):
         float | None, Field(description="Weighted mean of `scores`; null where it was no number.")
     ]
     scores: Annotated[dict[str, float | None], Field(description="One probability a task.")]
+    scored: Annotated[
+        bool | None,
+        Field(description="False where there was no time to score it: its scores are the model's average."),
+    ] = None
     status: Annotated[
         str | None, Field(description="What became of its stored row, where that is not PRESENT.")
     ] = None

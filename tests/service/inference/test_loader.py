@@ -35,7 +35,7 @@ def test_a_sound_bundle_is_loaded_and_scores_as_recorded(tmp_path: Path, setting
     assert model.fusion_T.tolist() == [0.25, 0.75]
     with np.load(bundle.golden, allow_pickle=False) as golden:
         tensors = {s.name: golden[f"r1/{s.name}"] for s in inputs(bundle.schema)}
-        assert np.array_equal(model.score(tensors), golden[f"r1/{SCORES}"])
+        assert np.array_equal(model.score(tensors, 10_000), golden[f"r1/{SCORES}"])
 
 
 def test_fusion_weights_may_be_overridden_by_the_operator(tmp_path: Path) -> None:

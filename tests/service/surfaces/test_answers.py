@@ -58,6 +58,7 @@ def test_the_written_answer_says_what_the_slate_says(ids: list[str], seed: int) 
         task_scores_KT=scores[order],
         statuses={Entity.USER: np.array([2], np.uint8), Entity.ITEM: statuses},
         degraded=(Degradation(DegradeReason.SCORE_NOT_FINITE, Rung.LAST_PLACE, 1),),
+        scored=n,
     )
     request = RankRequest("r", User("u"), Candidates(ids))
     answer = json.loads(encode_slate(request, slate, 0.0015, {Stage.INFER: 0.0012346}))
