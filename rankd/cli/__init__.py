@@ -1,10 +1,10 @@
-"""`rankd`: one verb a file. Exit codes: 0 done, 1 failed, 2 wrong usage or settings."""
+"""`rankd`: one verb a file. Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 a goal missed."""
 
 from __future__ import annotations
 
 import typer
 
-from rankd.cli import data, demo, export, features, rank, serve, train
+from rankd.cli import bench, data, demo, export, features, rank, serve, train
 
 __all__ = ["app", "main"]
 
@@ -20,6 +20,7 @@ app.command("train")(train.train)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("rank")(rank.rank)
+app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 

@@ -68,6 +68,8 @@ _EXTRAS = {
     "onnxruntime": "service",
     "fastapi": "service",
     "uvicorn": "service",
+    "uvloop": "service",
+    "httptools": "service",
     "redis": "service",
     "pydantic": "service",
     "pydantic_settings": "service",
