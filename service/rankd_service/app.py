@@ -31,6 +31,7 @@ from rankd_service.logs import log_to_stderr
 from rankd_service.pipeline import RankPipeline
 from rankd_service.server import DrainingServer
 from rankd_service.settings import FeatureSettings, LimitSettings, RedisSettings, ServerSettings, Settings
+from rankd_service.surfaces.door import Door
 from rankd_service.surfaces.health import health_routes
 from rankd_service.surfaces.http import add_routes
 from rankd_service.surfaces.openapi import document
@@ -54,6 +55,7 @@ class Service:
     lifecycle: Lifecycle
     telemetry: Telemetry
     clock: Clock
+    door: Door
 
 
 def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | None = None) -> FastAPI:
@@ -104,7 +106,7 @@ def wire(settings: Settings, store: FeatureStore | None = None, clock: Clock | N
     app.include_router(health_routes(lifecycle, telemetry.registry))
     document(app, settings.limits)
     app.middleware_stack = RankFirst(app.build_middleware_stack(), endpoint)
-    return Service(app, lifecycle, telemetry, clock)
+    return Service(app, lifecycle, telemetry, clock, Door(limiter, settings.limits, telemetry))
 
 
 def _limit(settings: LimitSettings) -> GradientLimit:
@@ -166,6 +168,7 @@ def _server_config(service: Service, settings: ServerSettings) -> uvicorn.Config
         connections=min(settings.max_connections, _most_descriptors() - _OWN_DESCRIPTORS),
         receive_s=settings.receive_s,
         rejected=service.telemetry.model(UNKNOWN_MODEL).rejected,
+        door=service.door,
     )
     return uvicorn.Config(
         service.app,

@@ -267,14 +267,18 @@ class ModelMetrics:
 
     def answered(self, transport: Transport, code: str, duration_s: float, times: StageTimes) -> None:
         """Count one request by outcome, with its duration and those of its stages."""
+        self.refused(transport, code)
+        self._durations[transport].observe(duration_s)
+        for stage, spent_s in times.seconds.items():
+            self._stages[stage].observe(spent_s)
+
+    def refused(self, transport: Transport, code: str) -> None:
+        """Count one request by outcome alone."""
         outcome = self._outcomes.get((transport, code))
         if outcome is None:
             outcome = self._telemetry.requests.labels(self._name, transport.value, code)
             self._outcomes[transport, code] = outcome
         outcome.inc()
-        self._durations[transport].observe(duration_s)
-        for stage, spent_s in times.seconds.items():
-            self._stages[stage].observe(spent_s)
 
     def rejected(self, reason: RejectReason) -> None:
         """Count one refusal."""

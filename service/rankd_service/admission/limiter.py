@@ -20,6 +20,7 @@ from rankd_service.errors import RejectReason, Unavailable
 __all__ = ["Limiter", "Partition", "Permit"]
 
 _BATCH_SHARE = 0.1
+_MARGIN = 2.0  # a queue as long as the deadline allows would make every second answer late
 _OCCUPANCY = 0.05  # weight of one sample in how long the process is busy with a request
 
 
@@ -77,6 +78,18 @@ class Limiter:
         """The limit as it is now."""
         return self._limit.value
 
+    def refusal(self, partition: Partition, left_s: float) -> Unavailable | None:
+        """Return why a request that has so much time left would be sent away now, or None."""
+        queue = self._waiting[partition]
+        if not queue and self._may_begin(partition):
+            return None
+        if len(queue) >= self._most_waiting:
+            return self._unavailable(RejectReason.QUEUE_FULL, "too many requests are waiting already")
+        expected_s = (len(queue) + 1) * self._interval_s + self._limit.latency_s
+        if _MARGIN * expected_s > left_s:
+            return self._unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline would pass in the queue")
+        return None
+
     async def enter(self, partition: Partition, expires_s: float) -> Permit:
         """Return a permit, at once or after a wait; `expires_s` is when the answer is worth nothing any more.
 
@@ -85,11 +98,10 @@ class Limiter:
         queue = self._waiting[partition]
         if not queue and self._may_begin(partition):
             return self._permit(partition)
-        if len(queue) >= self._most_waiting:
-            raise self._refusal(RejectReason.QUEUE_FULL, "too many requests are waiting already")
         left_s = expires_s - self._clock.monotonic_s()
-        if (len(queue) + 1) * self._interval_s + self._limit.latency_s > left_s:
-            raise self._refusal(RejectReason.DEADLINE_INFEASIBLE, "the deadline would pass in the queue")
+        refusal = self.refusal(partition, left_s)
+        if refusal is not None:
+            raise refusal
         turn: asyncio.Future[Permit | None] = asyncio.get_running_loop().create_future()
         queue.append(turn)
         giving_up = asyncio.get_running_loop().call_later(left_s, _give_up, turn)
@@ -105,7 +117,7 @@ class Limiter:
             if turn in queue:
                 queue.remove(turn)
         if permit is None:
-            raise self._refusal(RejectReason.DEADLINE_INFEASIBLE, "the deadline passed in the queue")
+            raise self._unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline passed in the queue")
         return permit
 
     def _may_begin(self, partition: Partition) -> bool:
@@ -140,7 +152,7 @@ class Limiter:
                 if not turn.done():
                     turn.set_result(self._permit(partition))
 
-    def _refusal(self, reason: RejectReason, message: str) -> Unavailable:
+    def _unavailable(self, reason: RejectReason, message: str) -> Unavailable:
         return Unavailable(reason, f"{message}; ask again later, or another instance", self._share(1.0, 3.0))
 
 

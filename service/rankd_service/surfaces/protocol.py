@@ -8,7 +8,7 @@ All of that is before any application, so it can only be bounded here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -25,8 +25,16 @@ __all__ = ["BoundedProtocol", "Bounds"]
 _MOST_HEAD_BYTES = 64 << 10
 
 
+Door = Callable[[bytes, bytes, Mapping[bytes, bytes]], bytes | None]
+"""Gets method, path and headers; returns the whole answer to a request that is not let in."""
+
+
 def _ignore(reason: RejectReason) -> None:
     """Count nothing."""
+
+
+def _open_door(method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> None:
+    """Let everybody in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,7 @@ class Bounds:
     connections: int = 4096
     receive_s: float = 10.0
     rejected: Callable[[RejectReason], None] = _ignore
+    door: Door = _open_door
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -48,6 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes: int | None = 0
         self._overdue: asyncio.TimerHandle | None = None
         self._begun = False
+        self._turned_away: bytes | None = None  # the answer to a request that was not let in, once it is here
         self._body_left = 0  # of a request that asked for another protocol, which the parser stopped at
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -119,12 +129,19 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = None
         if self.parser.should_upgrade():
             self._body_left = self._announced()
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._is_idle():  # else requests are pipelined, and answers come in their order
+            self._turned_away = self._bounds.door(self.parser.get_method(), self.url, dict(self.headers))
+        if self._turned_away is None:
             super().on_headers_complete()
+        elif self.expect_100_continue:  # the body is not on its way and need not be
+            self.transport.write(self._turned_away)
+            self.transport.close()
 
     def on_body(self, body: bytes) -> None:
         """Pass a piece of the body on, unless the request was refused."""
-        if not self.transport.is_closing():
+        if self._turned_away is None and not self.transport.is_closing():
             super().on_body(body)
 
     def _announced(self) -> int:
@@ -143,9 +160,21 @@ class BoundedProtocol(HttpToolsProtocol):
         """Note that the request is here, and that the next head begins."""
         if self._body_left or self.transport.is_closing():
             return
-        super().on_message_complete()
+        if self._turned_away is None:
+            super().on_message_complete()
+        else:
+            self._turn_away(self._turned_away)
         self._head_bytes, self._begun = 0, False
         self._stop_waiting()
+
+    def _turn_away(self, answer: bytes) -> None:
+        self._turned_away = None
+        self.transport.write(answer)
+        if not self.parser.should_keep_alive():
+            self.transport.close()
+        else:
+            patience = self.timeout_keep_alive
+            self.timeout_keep_alive_task = self.loop.call_later(patience, self.timeout_keep_alive_handler)
 
     def _wait_for_request(self) -> None:
         self._overdue = self.loop.call_later(self._bounds.receive_s, self._too_slow)
@@ -180,6 +209,9 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.write(head.encode() + body)
         self.transport.close()
 
-    def _is_answering(self) -> bool:
+    def _is_idle(self) -> bool:
         cycle: Any = self.cycle  # None before the first request, whatever uvicorn declares
-        return cycle is not None and cycle.response_started and not cycle.response_complete
+        return cycle is None or cycle.response_complete
+
+    def _is_answering(self) -> bool:
+        return not self._is_idle() and self.cycle.response_started

@@ -222,3 +222,32 @@ def test_more_connections_than_allowed_are_told_so_and_closed() -> None:
     assert third[-1] == "close"
     assert written(later).startswith(b"HTTP/1.1 200")
     assert reasons == [RejectReason.CONNECTIONS]
+
+
+SHUT = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nlate"
+
+
+def shut_to(path: bytes) -> Bounds:
+    return Bounds(door=lambda method, url, headers: SHUT if url == path else None)
+
+
+@pytest.mark.fault("E1")
+@pytest.mark.parametrize("cut", [10, 60, 75, 500])
+def test_who_is_turned_away_at_the_door_may_ask_again_on_the_same_connection(cut: int) -> None:
+    body = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\n\r\n" + b"x" * 20
+    asked = body + body + request("/")
+    said = asyncio.run(told(asked[:cut], asked[cut:], bounds=shut_to(b"/echo")))
+    assert written(said).count(b"\r\n\r\nbody") == 1
+    assert "close" not in said
+    assert written(said).startswith(SHUT + SHUT)
+
+
+def test_who_waits_to_be_let_in_before_sending_a_body_is_not_left_waiting() -> None:
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 20\r\n\r\n"
+    said = asyncio.run(told(head, bounds=shut_to(b"/echo")))
+    assert (written(said), said[-1]) == (SHUT, "close")
+
+
+def test_a_request_behind_one_that_is_being_answered_is_answered_after_it() -> None:
+    said = written(asyncio.run(told(request("/") + request("/echo"), bounds=shut_to(b"/echo"))))
+    assert said.index(b"\r\n\r\nbody") < said.index(b"HTTP/1.1 200", 20)
