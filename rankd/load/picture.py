@@ -11,7 +11,7 @@ from rankd.load.sender import Outcome
 
 __all__ = ["draw"]
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 860, 190, 64, 34, 56
+_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 860, 190, 64, 60, 60
 _OK, _UNAVAILABLE = 200, 503
 _LINES = {"p50": "#2a6fbb", "p99": "#c2571a"}
 _FATES: dict[str, tuple[str, Callable[[Outcome, float], bool]]] = {
@@ -31,7 +31,7 @@ def draw(outcomes: Sequence[Outcome], title: str, deadline_ms: float) -> str:
     parts = [_latency(by_second, deadline_ms), _fates(by_second, deadline_ms / 1000)]
     height = _TOP + 2 * (_HEIGHT + _GAP)
     size = f'viewBox="0 0 {_LEFT + _WIDTH + 24} {height}" style="font:13px system-ui,sans-serif"'
-    head = f'<rect width="100%" height="100%" fill="#fff"/>{_text(_LEFT, 20, title, "#111")}'
+    head = f'<rect width="100%" height="100%" fill="#fff"/>{_text(_LEFT, 24, title, "#111")}'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{head}{"".join(parts)}</svg>\n'
 
 
@@ -84,7 +84,7 @@ def _axis(y: int, top: float, label: str) -> str:
     for part in (0, 0.25, 0.5, 0.75, 1):
         at = y + _HEIGHT * (1 - part)
         drawn.append(f'<path d="M{_LEFT},{at:.1f}h{_WIDTH}" stroke="#e6e8eb"/>')
-        drawn.append(_text(_LEFT - 8, at + 4, f"{top * part:.3g}", anchor="end"))
+        drawn.append(_text(_LEFT - 8, at + 4, f"{top * part:,.0f}", anchor="end"))
     return "".join(drawn)
 
 

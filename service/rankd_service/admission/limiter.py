@@ -85,7 +85,9 @@ class Limiter:
             return None
         if len(queue) >= self._most_waiting:
             return self._unavailable(RejectReason.QUEUE_FULL, "too many requests are waiting already")
-        expected_s = (len(queue) + 1) * self._interval_s + self._limit.latency_s
+        # Before anybody waited, answers are as far apart as those under way make them.
+        interval_s = self._interval_s or self._limit.latency_s / self._limit.value
+        expected_s = (len(queue) + 1) * interval_s + self._limit.latency_s
         if _MARGIN * expected_s > left_s:
             return self._unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline would pass in the queue")
         return None
@@ -141,7 +143,8 @@ class Limiter:
     def _note_interval(self, now_s: float) -> None:
         """Follow how long apart answers are while somebody waits: that is what a place in the queue costs."""
         if self._last_left_s is not None and self.waiting:
-            self._interval_s += _OCCUPANCY * (now_s - self._last_left_s - self._interval_s)
+            interval_s, known_s = now_s - self._last_left_s, self._interval_s
+            self._interval_s = known_s + _OCCUPANCY * (interval_s - known_s) if known_s else interval_s
         self._last_left_s = now_s
 
     def _admit_next(self) -> None:
