@@ -23,6 +23,7 @@ from rankd_service.surfaces.gathering import GatheringTransport
 __all__ = ["BoundedProtocol", "Bounds"]
 
 _MOST_HEAD_BYTES = 64 << 10
+_LONGEST_PUSHBACK_S = 1.6
 
 
 Door = Callable[[bytes, bytes, Mapping[bytes, bytes]], bytes | None]
@@ -39,12 +40,18 @@ def _open_door(method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> No
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many connections there may be, how long a request may take to arrive, and who counts refusals."""
+    """How many connections there may be, how long a request may take to arrive, and who counts refusals.
+
+    Who is turned away at the door is not heard again on the same connection for `pushback_s`, and for twice
+    as long each further time in a row: callers that repeat refused requests without a pause would else leave
+    no time for others.
+    """
 
     connections: int = 4096
     receive_s: float = 10.0
     rejected: Callable[[RejectReason], None] = _ignore
     door: Door = _open_door
+    pushback_s: float = 0.05
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -58,6 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._overdue: asyncio.TimerHandle | None = None
         self._begun = False
         self._turned_away: bytes | None = None  # the answer to a request that was not let in, once it is here
+        self._times_turned_away = 0  # in a row
         self._body_left = 0  # of a request that asked for another protocol, which the parser stopped at
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -134,6 +142,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_idle():  # else requests are pipelined, and answers come in their order
             self._turned_away = self._bounds.door(self.parser.get_method(), self.url, dict(self.headers))
         if self._turned_away is None:
+            self._times_turned_away = 0
             super().on_headers_complete()
         elif self.expect_100_continue:  # the body is not on its way and need not be
             self.transport.write(self._turned_away)
@@ -173,6 +182,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self.parser.should_keep_alive():
             self.transport.close()
         else:
+            self.flow.pause_reading()
+            pushback_s = min(self._bounds.pushback_s * 2.0**self._times_turned_away, _LONGEST_PUSHBACK_S)
+            self._times_turned_away += 1
+            self.loop.call_later(pushback_s, self.flow.resume_reading)
             patience = self.timeout_keep_alive
             self.timeout_keep_alive_task = self.loop.call_later(patience, self.timeout_keep_alive_handler)
 

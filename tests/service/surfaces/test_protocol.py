@@ -30,9 +30,11 @@ class Recording(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name in {"peername", "sockname"} else default
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.said.append("pause")
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.said.append("resume")
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -246,6 +248,13 @@ def test_who_waits_to_be_let_in_before_sending_a_body_is_not_left_waiting() -> N
     head = b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 20\r\n\r\n"
     said = asyncio.run(told(head, bounds=shut_to(b"/echo")))
     assert (written(said), said[-1]) == (SHUT, "close")
+
+
+@pytest.mark.fault("E4")
+def test_who_is_turned_away_is_not_heard_for_a_moment() -> None:
+    bounds = Bounds(door=lambda method, url, headers: SHUT, pushback_s=0.05)
+    assert asyncio.run(told(request("/"), bounds=bounds)) == ["pause", SHUT]
+    assert asyncio.run(told(request("/"), bounds=bounds, wait_s=0.2)) == ["pause", SHUT, "resume"]
 
 
 def test_a_request_behind_one_that_is_being_answered_is_answered_after_it() -> None:
