@@ -32,7 +32,8 @@ def test_rows_that_training_never_read_take_the_unknown_rows_values() -> None:
     before = embedding.table.weight.detach().clone()
     features = random_inputs(schema, num_users=3, num_items=2)
     features["in_user_ids"][:, 0] = torch.tensor([3, 4, 4])
-    UnknownValues(schema, {"user_id": 0.5}).settle(embedding, embedding.rows_read(features))
+    unknowns = UnknownValues(schema, {"user_id": 0.5})
+    unknowns.settle(embedding, unknowns.seen(embedding, [features]))
     rows = embedding.rows_of("user_id")
     after = embedding.table.weight.detach()
     for k in range(rows.start, rows.stop):
@@ -48,7 +49,7 @@ def test_padding_reads_no_row_and_a_shared_table_is_read_from_both_sides() -> No
     features["in_user_ids"][0, 1:5] = torch.tensor([9, 8, 0, 0])
     features["in_item_ids"][0, 0] = 7
     rows = embedding.rows_of("item_id")
-    seen = embedding.rows_read(features)[rows]
+    seen = UnknownValues(schema, {"user_id": 0.5}).seen(embedding, [features])[rows]
     assert seen.nonzero()[:, 0].tolist() == [7, 8, 9]
 
 

@@ -7,13 +7,15 @@ Legend: N rows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import log_loss, roc_auc_score
 
-__all__ = ["TaskMetrics", "calibration_error", "evaluate", "user_auc"]
+__all__ = ["TaskMetrics", "calibration_error", "evaluate", "overall", "user_auc"]
 
 
 NUM_BINS = 20
@@ -50,6 +52,13 @@ def evaluate(
         log_loss=float(log_loss(label_N, score_N.astype(np.float64), labels=[0, 1])),
         calibration_error=calibration_error(label_N, score_N),
     )
+
+
+def overall(by_task: Mapping[str, TaskMetrics], of: Literal["auc", "user_auc", "log_loss"]) -> float:
+    """Return one number, higher is better: the mean over tasks; an AUC that does not exist counts as 0."""
+    found = [getattr(metrics, of) or 0.0 for metrics in by_task.values()]
+    mean = float(np.mean(found))
+    return -mean if of == "log_loss" else mean
 
 
 def user_auc(

@@ -24,7 +24,7 @@ from rankd_training.models.registry import RankingModel
 from rankd_training.samples import save_sample
 from rankd_training.settings import TrainSettings
 
-__all__ = ["METRICS", "RUN", "EpochRecord", "RunRecord", "check_free", "publish", "record_of"]
+__all__ = ["METRICS", "RUN", "EpochRecord", "RunRecord", "check_free", "epoch_record", "publish", "record_of"]
 
 METRICS, RUN = "metrics.json", "run.json"
 FORMAT = "rankd-run/1"
@@ -32,12 +32,14 @@ FORMAT = "rankd-run/1"
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One epoch: mean training loss, validation AUC by task, wall time of training and validation."""
+    """One epoch: mean training loss, what validation rows say by task, wall time of both."""
 
     epoch: int
     loss: float
     valid_auc: Mapping[str, float]
     duration_s: float
+    valid_user_auc: Mapping[str, float | None]
+    valid_log_loss: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,18 @@ class RunRecord:
     ended_at: str
     best_epoch: int
     epochs: tuple[EpochRecord, ...]
+
+
+def epoch_record(epoch: int, loss: float, valid: Mapping[str, TaskMetrics], duration_s: float) -> EpochRecord:
+    """Put the record of an epoch together from its metrics on validation rows."""
+    return EpochRecord(
+        epoch=epoch,
+        loss=loss,
+        valid_auc={task: found.auc or 0.0 for task, found in valid.items()},
+        duration_s=duration_s,
+        valid_user_auc={task: found.user_auc for task, found in valid.items()},
+        valid_log_loss={task: found.log_loss for task, found in valid.items()},
+    )
 
 
 def record_of(

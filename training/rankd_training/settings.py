@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 __all__ = ["TrainSettings"]
 
@@ -21,13 +21,35 @@ class TrainSettings:
         model: a name of `models.registry.names()`.
         model_config: settings of the model that differ from its defaults.
         epochs: passes over the training rows at most.
-        patience: epochs without a better validation AUC after which training stops.
+        stop_on: what makes an epoch better than another on validation rows, mean over tasks: `auc`,
+            `user_auc` (AUC within users) or `log_loss`.
+        patience: epochs without a better one after which training stops.
         batch_size: rows a step.
         learning_rate: of Adam.
         weight_decay: of every weight but embeddings and biases, decoupled (AdamW).
         embedding_decay: the same for embeddings, whose rare rows overfit first.
+        embedding_optimiser: of the tables of ids. `adam` moves every row at every step; `deferred_adam`
+            gives the same results at the cost of the rows that a batch reads; `lazy_adam` lets a row's
+            moments stand still while nobody reads it, and `rowwise_adagrad` keeps one number of state a
+            row: other results, see `row_rules.py`. `auto` is `adam` below a million rows, else
+            `deferred_adam`.
+        embedding_learning_rate: of embeddings; None is `learning_rate`. Adagrad wants a larger one, say 0.02.
         unknown_rates: by field, the share of ids that is hidden in training, so that values which are new
             when the model is used read a learned row (`unknowns.py`).
+        ranking_loss: added to the loss of every task: `pairwise` (a click above each non-click) or `listwise`
+            (softmax over the rows), within the rows of one group in a batch.
+        ranking_weight: how much of it.
+        funnel: names of tasks that follow each other (click, purchase), whose label implies the one before:
+            the weights of their heads are drawn together (PRESTO), which helps the rare ones.
+        funnel_penalty: how much; 0 leaves the heads alone.
+        denoise_from: first epoch in which a user's clicks that the model finds unlikely count less (PLD);
+            None trusts every click.
+        denoise_temperature: weights are a softmax of -loss / temperature over a user's clicks.
+        calibration: fitted on validation rows after training, per task: `platt` or `isotonic`; kept beside
+            the weights and applied where the model is served.
+        precision: `bfloat16` computes matrix products in 16 bits; weights and optimiser stay in 32.
+        compile: lets torch compile the model; pays after minutes of training, not before.
+        checkpoint_steps: steps after which a run can go on if it is killed; 0 is at the end of an epoch only.
         seed: of initial weights, order of rows, and dropout.
         group_column: whose row it is, for the AUC within users; by default the user view's key.
         threads: of torch. More than one helps large models on an idle machine; on a busy one they wait for
@@ -40,12 +62,25 @@ class TrainSettings:
     model: str = "mlcc"
     model_config: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 10
+    stop_on: Literal["auc", "user_auc", "log_loss"] = "auc"
     patience: int = 2
     batch_size: int = 1024
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     embedding_decay: float = 0.0
+    embedding_optimiser: Literal["auto", "adam", "deferred_adam", "lazy_adam", "rowwise_adagrad"] = "auto"
+    embedding_learning_rate: float | None = None
     unknown_rates: Mapping[str, float] = field(default_factory=dict)
+    ranking_loss: Literal["none", "pairwise", "listwise"] = "none"
+    ranking_weight: float = 0.1
+    funnel: tuple[str, ...] = ()
+    funnel_penalty: float = 0.01
+    denoise_from: int | None = None
+    denoise_temperature: float = 0.1
+    calibration: Literal["none", "platt", "isotonic"] = "none"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    checkpoint_steps: int = 0
     seed: int = 42
     group_column: str | None = None
     threads: int = 1

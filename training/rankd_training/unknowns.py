@@ -7,7 +7,7 @@ Without this, such rows keep their random start, which is noise. Graph and reque
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import FeatureEmbedding
 
 __all__ = ["UnknownValues"]
+
+AT_ONCE = 1 << 20  # rows of a table that are copied together
 
 
 class UnknownValues:
@@ -57,16 +59,26 @@ class UnknownValues:
             hidden[name] = torch.where(torch.rand(ids_NW.shape) < rate_W, UNKNOWN, ids_NW)
         return hidden
 
+    def seen(self, embedding: FeatureEmbedding, batches: Iterable[Mapping[str, Tensor]]) -> Tensor:
+        """Say which rows of the table some inputs read, for `settle` -> bool [rows of the table]."""
+        seen = torch.zeros(embedding.table.num_embeddings, dtype=torch.bool)
+        for features in batches if self._fields else ():
+            embedding.mark_read(features, seen)
+        return seen
+
     @torch.no_grad()
     def settle(self, embedding: FeatureEmbedding, seen: Tensor) -> None:
         """Give every row that was not seen, in the tables of the named fields, their unknown row's values.
 
         Args:
             embedding: its table is changed in place.
-            seen: a flag a row of the table, from `embedding.rows_read`.
+            seen: a flag a row of the table, from `seen`.
         """
         table = embedding.table.weight
         for name in self._fields:
             rows = embedding.rows_of(name)
-            mine = table[rows]
-            table[rows] = torch.where(seen[rows, None], mine, mine[UNKNOWN])
+            unknown_E = table[rows][UNKNOWN].clone()
+            for mine, seen_here in zip(
+                torch.split(table[rows], AT_ONCE), torch.split(seen[rows], AT_ONCE), strict=True
+            ):
+                mine.copy_(torch.where(seen_here[:, None], mine, unknown_E))

@@ -11,7 +11,7 @@ S slots, E width.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -22,7 +22,10 @@ from rankd_contract.schema import MISSING, UNKNOWN, Entity, FeatureSchema, Field
 from rankd_contract.signature import input_name
 from rankd_training.errors import SettingError
 
-__all__ = ["ITEM_SIDE", "USER_SIDE", "FeatureEmbedding", "SideTokens"]
+__all__ = ["ITEM_SIDE", "USER_SIDE", "FeatureEmbedding", "RowReader", "SideTokens"]
+
+# Rows of the table, any shape -> their vectors, one more dimension at the end.
+RowReader = Callable[[Tensor], Tensor]
 
 USER_SIDE = (Entity.USER, Entity.CONTEXT)
 ITEM_SIDE = (Entity.ITEM,)
@@ -67,26 +70,34 @@ class FeatureEmbedding(nn.Module):
         self.item_side = _Side(schema, ITEM_SIDE, starts, width)
         self.num_user_slots = self.user_side.num_slots
         self.num_item_slots = self.item_side.num_slots
+        self._train_reader: RowReader | None = None
         self._initialise(std)
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs by signature name -> user's slots [R, Su, E] and items' slots [N, Si, E]."""
-        return self.user_side(features, self.table), self.item_side(features, self.table)
+        read = self._reader()
+        return self.user_side(features, read), self.item_side(features, read)
+
+    def train_through(self, reader: RowReader) -> None:
+        """Let training read the table through an optimiser that brings rows up to date as they are read."""
+        self._train_reader = reader
 
     def tokens(self, features: Mapping[str, Tensor]) -> tuple[SideTokens, SideTokens]:
         """Inputs by signature name -> the user's side and the items' side, sequences not pooled."""
-        return self.user_side.tokens(features, self.table), self.item_side.tokens(features, self.table)
+        read = self._reader()
+        return self.user_side.tokens(features, read), self.item_side.tokens(features, read)
 
     def rows_of(self, field: str) -> slice:
         """Return where the table of a field lies that has one of its own."""
         return self._rows[field]
 
-    def rows_read(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Say which rows of the table these inputs read -> bool [rows of the table]; padding reads none."""
-        seen = torch.zeros(self.table.num_embeddings, dtype=torch.bool)
+    def mark_read(self, features: Mapping[str, Tensor], seen: Tensor) -> None:
+        """Set, in bool [rows of the table], which rows these inputs read; padding reads none."""
         for side in (self.user_side, self.item_side):
             seen[side.rows_read(features)] = True
-        return seen
+
+    def _reader(self) -> RowReader:
+        return self._train_reader if self.training and self._train_reader is not None else self.table
 
     @torch.no_grad()
     def _initialise(self, std: float | None) -> None:
@@ -174,14 +185,14 @@ class _Side(nn.Module):
         self.scale_VE = nn.Parameter(torch.empty(num_values, width)) if num_values else None
         self.shift_VE = nn.Parameter(torch.empty(num_values, width)) if num_values else None
 
-    def forward(self, features: Mapping[str, Tensor], table: nn.Embedding) -> Tensor:
+    def forward(self, features: Mapping[str, Tensor], read_rows: RowReader) -> Tensor:
         """-> [rows, S, E]."""
-        read = self._read(features, table)
+        read = self._read(features, read_rows)
         return _joined([read.slots(run) for run in self._runs])
 
-    def tokens(self, features: Mapping[str, Tensor], table: nn.Embedding) -> SideTokens:
+    def tokens(self, features: Mapping[str, Tensor], read_rows: RowReader) -> SideTokens:
         """-> the slots of this side that are no sequences, and its sequences."""
-        read = self._read(features, table)
+        read = self._read(features, read_rows)
         slots = [read.slots(run) for run in self._runs if run.shape is not _Shape.SEQUENCE]
         sequences = [read.positions(run) for run in self._runs if run.shape is _Shape.SEQUENCE]
         return SideTokens(
@@ -190,11 +201,11 @@ class _Side(nn.Module):
             _joined([present_RL for _, present_RL in sequences]) if sequences else None,
         )
 
-    def _read(self, features: Mapping[str, Tensor], table: nn.Embedding) -> _Read:
+    def _read(self, features: Mapping[str, Tensor], read_rows: RowReader) -> _Read:
         ids_RW = embedded_RWE = number_RVE = None
         if self._id_inputs:
             ids_RW = _joined([features[name] for name in self._id_inputs])
-            embedded_RWE = table(self._rows(ids_RW))
+            embedded_RWE = read_rows(self._rows(ids_RW))
         if self.scale_VE is not None and self.shift_VE is not None:
             value_RV = _joined([features[name] for name in self._value_inputs])
             number_RVE = value_RV.unsqueeze(2) * self.scale_VE + self.shift_VE

@@ -1,7 +1,8 @@
 """Train a model that predicts the probability of one or more actions, and leave a run's folder behind.
 
-Deterministic for given settings on one machine and thread count. The best epoch by validation AUC (mean
-over tasks) is kept; the test split is looked at once, at the end.
+Deterministic for given settings on one machine and thread count, killed and resumed in between or not. The
+best epoch on validation rows is kept; the test split is looked at once, at the end. Under `torchrun` every
+process runs this recipe on its share of each batch.
 
 Legend: n rows, N rows of a batch, T tasks.
 """
@@ -16,25 +17,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
+from rankd_contract.errors import ContractError
 from rankd_contract.schema_file import load_schema
-from rankd_contract.signature import ROW, tensors
-from rankd_training.errors import Diverged, SettingError
-from rankd_training.examples import Examples, load_examples
-from rankd_training.metrics import TaskMetrics, evaluate
-from rankd_training.models.registry import RankingModel, build
+from rankd_training.batches import Batches
+from rankd_training.errors import Diverged, ExamplesError, RunError, SettingError
+from rankd_training.examples import load_examples
+from rankd_training.learning import Learner, all_finite
+from rankd_training.losses import Loss
+from rankd_training.metrics import TaskMetrics, overall
+from rankd_training.models.registry import build
+from rankd_training.optimisers import Optimisers
 from rankd_training.progress import SILENT, Progress
-from rankd_training.run_folder import EpochRecord, RunRecord, check_free, publish, record_of
+from rankd_training.ranks import Ranks, joined
+from rankd_training.run_folder import RunRecord, check_free, epoch_record, publish, record_of
 from rankd_training.settings import TrainSettings
+from rankd_training.unfinished import Course, Unfinished
 from rankd_training.unknowns import UnknownValues
 
-__all__ = ["RunResult", "train"]
-
-EVALUATION_ROWS = 8192
+__all__ = ["RunResult", "resume", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,158 +55,140 @@ def train(settings: TrainSettings, *, progress: Progress = SILENT) -> RunResult:
     Raises:
         SettingError: a setting is unknown or out of range.
         ExamplesError: the examples cannot be trained on.
-        RunError: the output folder is in use.
+        RunError: the output folder is in use, or a run to there was not finished.
         Diverged: weights are no longer finite.
         SchemaError: the schema file is wrong (from the contract).
     """
-    started_at = datetime.now(UTC)
     _check(settings)
     check_free(settings.output)
+    with joined() as ranks:
+        unfinished = Unfinished(settings.output)
+        if ranks.first:
+            unfinished.begin(settings)
+        return _train(settings, unfinished, ranks, progress if ranks.first else SILENT)
+
+
+def resume(output: Path, *, progress: Progress = SILENT) -> RunResult:
+    """Go on with a run to `output` that was killed; the result is the same as if it had not been.
+
+    Raises:
+        RunError: there is no such run, its state cannot be read, or its examples have changed since.
+        TrainingError, SchemaError: as `train`.
+    """
+    with joined() as ranks:
+        unfinished = Unfinished(output)
+        return _train(unfinished.settings(), unfinished, ranks, progress if ranks.first else SILENT)
+
+
+def _train(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress: Progress) -> RunResult:
+    """What fails for a reason of its own leaves nothing behind; what is killed can be resumed."""
+    try:
+        with _seeded(settings.seed, settings.threads):
+            result = _run(settings, unfinished, ranks, progress)
+    except (Diverged, SettingError, ExamplesError, ContractError):
+        if ranks.first:
+            unfinished.remove()
+        raise
+    if ranks.first:
+        unfinished.remove()
+    return result
+
+
+def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress: Progress) -> RunResult:
     schema = load_schema(settings.schema)
     schema_text = settings.schema.read_bytes()
     unknowns = UnknownValues(schema, settings.unknown_rates)
     examples = load_examples(settings.examples, schema, group_column=settings.group_column)
-    rows = _Rows.of(examples)
+    batches, train_n = Batches(examples), torch.from_numpy(examples.rows["train"])
 
-    with _seeded(settings.seed, settings.threads):
-        model = build(settings.model, schema, settings.model_config)
-        optimiser = _optimiser(model, settings)
-        seen = model.embedding.rows_read(rows.batch(rows.train))
-        parameters = sum(p.numel() for p in model.parameters())
-        progress.run_started(
-            model=settings.model,
-            parameters=parameters,
-            epochs=settings.epochs,
-            steps_per_epoch=math.ceil(len(rows.train) / settings.batch_size),
-        )
+    model = build(settings.model, schema, settings.model_config)
+    optimisers, loss_of = Optimisers(model, settings, ranks), Loss(settings, examples, model)
+    learner = Learner(model, optimisers, loss_of, unknowns, batches, settings, ranks)
+    seen = unknowns.seen(model.embedding, (batch.features for batch in batches.in_turn(train_n)))
+    parameters = sum(p.numel() for p in model.parameters())
+    if not ranks.first:  # what each process draws for its own share; the order is the first one's
+        torch.manual_seed(settings.seed + ranks.index * 1_000_003)
 
-        epochs: list[EpochRecord] = []
-        best_auc, best_epoch, best_weights = -1.0, 0, _copied(model)
-        for epoch in range(1, settings.epochs + 1):
-            progress.epoch_started(epoch)
-            began = perf_counter()
-            loss = _learn_once(model, optimiser, unknowns, rows, settings.batch_size, progress)
-            if not all(p.isfinite().all() for p in model.parameters()):
-                raise Diverged(epoch, settings.learning_rate)
-            unknowns.settle(model.embedding, seen)
+    course, order_n = _start(settings, unfinished, learner)
 
-            valid_auc = {task: found.auc or 0.0 for task, found in _judge(model, rows, "valid").items()}
-            mean_auc = float(np.mean(list(valid_auc.values())))
-            best = mean_auc > best_auc
-            if best:
-                best_auc, best_epoch, best_weights = mean_auc, epoch, _copied(model)
-            epochs.append(EpochRecord(epoch, loss, valid_auc, perf_counter() - began))
-            progress.epoch_ended(epoch, loss, valid_auc, best=best)
-            if epoch - best_epoch >= settings.patience:
-                break
+    def save(*, best: bool = False) -> None:
+        random = ranks.join(torch.get_rng_state().unsqueeze(0))
+        if ranks.first:
+            order = order_n if course.step else order_n[:0]
+            unfinished.save(course, model.state_dict(), optimisers.state(), random, order, best=best)
 
-        model.load_state_dict(best_weights)
-        metrics = {split: _judge(model, rows, split) for split in examples.rows}
+    progress.run_started(
+        model=settings.model,
+        parameters=parameters,
+        epochs=settings.epochs,
+        steps_per_epoch=math.ceil(len(train_n) / settings.batch_size),
+    )
+    while course.epoch <= settings.epochs and course.epoch - 1 - course.best_epoch < settings.patience:
+        progress.epoch_started(course.epoch)
+        began = perf_counter()
+        if course.step == 0:
+            order_n = ranks.same(train_n[torch.randperm(len(train_n))])
+        loss = learner.learn(order_n, course, progress, save)
+        optimisers.settle()
+        if not all_finite(model):
+            raise Diverged(course.epoch, settings.learning_rate)
+        unknowns.settle(model.embedding, seen)
 
+        valid = learner.judge("valid")
+        score = overall(valid, settings.stop_on)
+        best = course.best_score is None or score > course.best_score
+        if best:
+            course.best_epoch, course.best_score = course.epoch, score
+        ended = epoch_record(course.epoch, loss, valid, perf_counter() - began)
+        progress.epoch_ended(ended.epoch, loss, ended.valid_auc, best=best)
+        course.end_epoch(ended)
+        save(best=best)
+
+    if course.best_epoch != len(course.epochs):
+        model.load_state_dict(unfinished.best())
+    metrics = {split: learner.judge(split) for split in examples.rows}
     record = record_of(
         settings,
         examples,
-        tuple(epochs),
-        best_epoch=best_epoch,
+        tuple(course.epochs),
+        best_epoch=course.best_epoch,
         parameters=parameters,
-        started_at=started_at.isoformat(timespec="seconds"),
+        started_at=course.started_at,
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    publish(settings.output, model, record, metrics, schema_text=schema_text, examples=examples)
+    if ranks.first:
+        publish(settings.output, model, record, metrics, schema_text=schema_text, examples=examples)
     return RunResult(settings.output, record, metrics)
 
 
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """All examples as tensors; every row is its own user row."""
-
-    examples: Examples
-    features: Mapping[str, Tensor]
-    label_nT: Tensor
-    weight_T: Tensor
-    train: Tensor
-
-    @classmethod
-    def of(cls, examples: Examples) -> _Rows:
-        arrays = tensors(examples.blocks, np.arange(len(examples)))
-        return cls(
-            examples,
-            {name: torch.from_numpy(array) for name, array in arrays.items()},
-            torch.from_numpy(examples.label_nT),
-            torch.tensor([task.weight for task in examples.schema.tasks]),
-            torch.from_numpy(examples.rows["train"]),
-        )
-
-    def batch(self, chosen_N: Tensor) -> dict[str, Tensor]:
-        """Inputs of some rows by name."""
-        return {
-            name: torch.arange(len(chosen_N)) if name == ROW else whole.index_select(0, chosen_N)
-            for name, whole in self.features.items()
-        }
-
-
-def _learn_once(
-    model: RankingModel,
-    optimiser: torch.optim.Optimizer,
-    unknowns: UnknownValues,
-    rows: _Rows,
-    batch_size: int,
-    progress: Progress,
-) -> float:
-    """One pass over the training rows in a new order -> the mean loss."""
-    model.train()
-    began, num_done, loss_sum = perf_counter(), 0, 0.0
-    shuffled = rows.train[torch.randperm(len(rows.train))]
-    for step, chosen_N in enumerate(torch.split(shuffled, batch_size), start=1):
-        logit_NT = model(unknowns.hide(rows.batch(chosen_N)))
-        loss_NT = functional.binary_cross_entropy_with_logits(
-            logit_NT, rows.label_nT[chosen_N], reduction="none"
-        )
-        loss = (loss_NT.mean(0) * rows.weight_T).sum()
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        optimiser.step()
-        num_done += len(chosen_N)
-        loss_sum += loss.item() * len(chosen_N)
-        progress.step(step, loss.item(), num_done / (perf_counter() - began))
-    return loss_sum / num_done
-
-
-@torch.no_grad()
-def _judge(model: RankingModel, rows: _Rows, split: str) -> dict[str, TaskMetrics]:
-    model.eval()
-    examples = rows.examples
-    chosen_n = examples.rows[split]
-    batches = torch.split(torch.from_numpy(chosen_n), EVALUATION_ROWS)
-    score_nT = torch.cat([torch.sigmoid(model(rows.batch(chosen_N))) for chosen_N in batches]).numpy()
-    label_nT, group_n = examples.label_nT[chosen_n], examples.group_n[chosen_n]
-    return {
-        task.name: evaluate(label_nT[:, t], score_nT[:, t], group_n)
-        for t, task in enumerate(examples.schema.tasks)
-    }
-
-
-def _optimiser(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW, which is Adam where a decay is 0."""
-    embeddings: list[nn.Parameter] = []
-    matrices: list[nn.Parameter] = []
-    biases: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        kind = embeddings if name.startswith("embedding.") else matrices if parameter.dim() > 1 else biases
-        kind.append(parameter)
-    decays = ((embeddings, settings.embedding_decay), (matrices, settings.weight_decay), (biases, 0.0))
-    groups = [{"params": params, "weight_decay": decay} for params, decay in decays if params]
-    return torch.optim.AdamW(groups, lr=settings.learning_rate)
-
-
 def _check(settings: TrainSettings) -> None:
-    for name in ("epochs", "patience", "batch_size", "learning_rate", "threads"):
+    for name in ("epochs", "patience", "batch_size", "learning_rate", "threads", "denoise_temperature"):
         if not getattr(settings, name) > 0:
             raise SettingError(f"{name}: expected a number above 0, got {getattr(settings, name)}")
+    for name in ("embedding_decay", "weight_decay", "ranking_weight", "funnel_penalty", "checkpoint_steps"):
+        if not getattr(settings, name) >= 0:
+            raise SettingError(f"{name}: expected a number of at least 0, got {getattr(settings, name)}")
 
 
-def _copied(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+def _start(settings: TrainSettings, unfinished: Unfinished, learner: Learner) -> tuple[Course, Tensor]:
+    """Begin, or go on from the last state -> how far the run is, and the order of an epoch under way."""
+    digest = learner.batches.examples.sha256
+    state = unfinished.load()
+    if state is None:
+        return Course(datetime.now(UTC).isoformat(timespec="seconds"), digest), torch.empty(0)
+    if state.course.examples_sha256 != digest:
+        raise RunError(
+            settings.examples, "has changed since the run was begun; remove the run and train again"
+        )
+    if len(state.random) != learner.ranks.count:
+        raise RunError(
+            unfinished.folder,
+            f"was begun with {len(state.random)} processes, this is {learner.ranks.count}; use as many",
+        )
+    learner.model.load_state_dict(state.weights)
+    learner.optimisers.load(state.optimiser)
+    torch.set_rng_state(state.random[learner.ranks.index])
+    return state.course, state.order_n
 
 
 @contextmanager
