@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -15,6 +16,7 @@ from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, prin
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
+    from rankd_training.progress import Progress
     from rankd_training.recipes.ctr import RunResult
 
 __all__ = ["run_training", "train"]
@@ -30,6 +32,9 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Go on with a run that was killed: the folder it was to leave.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as learning_rate=0.002 or model.heads=2."),
@@ -41,6 +46,11 @@ def train(
     """Train a model; prints how good it is on each split and where the run lies."""
     with wants():
         from rankd_training.models import registry
+    if resume is not None:
+        if data or examples or schema or output or epochs or seed or settings:
+            fail("--resume goes on with what the run was told; give it alone", 2)
+        _show(go_on(resume), as_json)
+        return
     if model not in registry.names():
         fail(f"--model {model}: expected one of {', '.join(registry.names())}", 2)
     if (data is None) == (examples is None) or (examples is None) != (schema is None):
@@ -57,12 +67,14 @@ def train(
     assert examples is not None
     assert schema is not None
     output = output or free_folder(home / "runs", model)
-    result = run_training(examples, schema, model, output, data=data, chosen=chosen)
-    if as_json:
-        metrics = {split: {task: asdict(m) for task, m in by.items()} for split, by in result.metrics.items()}
-        print_json({"run": str(output), "metrics": metrics})
-        return
-    out.print(str(output), soft_wrap=True)
+    _show(run_training(examples, schema, model, output, data=data, chosen=chosen), as_json)
+
+
+def go_on(output: Path) -> RunResult:
+    """Resume the run that was to leave `output`, with progress on the screen."""
+    with wants():
+        from rankd_training.recipes import ctr
+    return _watched(lambda progress: ctr.resume(output, progress=progress), output)
 
 
 def run_training(
@@ -77,20 +89,41 @@ def run_training(
     """Train with progress on the screen. `data` names the data set whose tried settings are taken."""
     with wants():
         from rankd_training.config import read_config
-        from rankd_training.errors import TrainingError
         from rankd_training.presets import preset
-        from rankd_training.progress import RichProgress
         from rankd_training.recipes import ctr
-        from rankd_training.report import render_metrics
         from rankd_training.settings import TrainSettings
     known = preset(data, model)
     settings = {**known, **(chosen or {})}
     settings["model_config"] = {**known.get("model_config", {}), **settings.get("model_config", {})}
-    with wants(TrainingError, ContractError), RichProgress(tell) as progress:
-        places = {"examples": examples, "schema": schema, "output": output, "model": model}
-        result = ctr.train(read_config(TrainSettings, {**settings, **places}), progress=progress)
+    places = {"examples": examples, "schema": schema, "output": output, "model": model}
+
+    def work(progress: Progress) -> RunResult:
+        return ctr.train(read_config(TrainSettings, {**settings, **places}), progress=progress)
+
+    return _watched(work, output)
+
+
+def _watched(work: Callable[[Progress], RunResult], output: Path) -> RunResult:
+    """Work with progress on the screen and the metrics after it; Ctrl-C says how to go on."""
+    from rankd_training.errors import TrainingError
+    from rankd_training.progress import RichProgress
+    from rankd_training.report import render_metrics
+
+    try:
+        with wants(TrainingError, ContractError), RichProgress(tell) as progress:
+            result = work(progress)
+    except KeyboardInterrupt:
+        fail(f"stopped; go on with: rankd train --resume {output}", 130)
     tell.print(render_metrics(result))
     return result
+
+
+def _show(result: RunResult, as_json: bool) -> None:
+    if not as_json:
+        out.print(str(result.folder), soft_wrap=True)
+        return
+    metrics = {split: {task: asdict(m) for task, m in by.items()} for split, by in result.metrics.items()}
+    print_json({"run": str(result.folder), "metrics": metrics})
 
 
 def schema_of(data: str) -> Path:

@@ -25,7 +25,7 @@ def batches(steps: int = STEPS) -> list[Tensor]:
     """Some rows come at every step, most now and then, the last two never."""
     generator = torch.Generator().manual_seed(1)
     rare = (torch.rand(steps, 5, generator=generator) ** 2 * (R - 2)).long()
-    return [torch.cat([row, torch.tensor([0, 1, 1])]) for row in rare]
+    return [torch.cat([row, torch.tensor([0, 1, 1])]).int() for row in rare]
 
 
 def loss(vector_nE: Tensor, scale: float) -> Tensor:

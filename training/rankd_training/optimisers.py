@@ -28,6 +28,7 @@ class Optimisers:
     def __init__(self, model: nn.Module, settings: TrainSettings, ranks: Ranks) -> None:
         self._ranks = ranks
         self.tables: list[TableRows] = []
+        self._embeddings: list[FeatureEmbedding] = []
         for module in model.modules():
             if isinstance(module, FeatureEmbedding):
                 rule = _rule(module.table, settings)
@@ -35,6 +36,7 @@ class Optimisers:
                     keep = 1 - _table_rate(settings) * settings.embedding_decay
                     self.tables.append(TableRows(module.table, rule, keep=keep, ranks=ranks))
                     module.train_through(self.tables[-1])
+                    self._embeddings.append(module)
         self._dense = _adamw(model, settings)
 
     def zero_grad(self) -> None:
@@ -55,6 +57,14 @@ class Optimisers:
         """Bring every table up to date, before it is judged, changed or kept."""
         for table in self.tables:
             table.settle()
+
+    def release(self) -> None:
+        """Let go of all memory; training is over."""
+        for embedding in self._embeddings:
+            embedding.train_through(None)
+        self._embeddings.clear()
+        self.tables.clear()
+        self._dense.state.clear()
 
     def state(self) -> dict[str, Tensor]:
         """Return what `load` needs, by name; large tensors are the optimisers' own and not copied."""

@@ -64,10 +64,11 @@ class TableRows:
         self._step = 0
         self._lent: list[_Lent] = []
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # the number of rows varies too much
     def __call__(self, rows: Tensor) -> Tensor:
         """Rows of any shape -> their vectors, through which gradients reach `step`."""
         row_U, place_n = torch.unique(rows.reshape(-1), return_inverse=True)
-        lent = self._borrow(row_U)
+        lent = self._borrow(row_U.long())
         lent.weight_UE.requires_grad_()
         self._lent.append(lent)
         return functional.embedding(place_n.view(rows.shape), lent.weight_UE)

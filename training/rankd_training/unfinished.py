@@ -73,14 +73,14 @@ class State:
 
     Attributes:
         course: how far it has come.
-        weights: of the model, mapped from the file.
-        optimiser: likewise.
+        weights: the file of the model's, for `checkpoint.read_into`.
+        optimiser: mapped from its file.
         random: the generator's state, a row a process.
         order_n: the rows of the epoch under way; empty where none is.
     """
 
     course: Course
-    weights: dict[str, Tensor]
+    weights: Path
     optimiser: dict[str, Tensor]
     random: Tensor
     order_n: Tensor
@@ -151,16 +151,16 @@ class Unfinished:
         try:
             tree = _read(place / COURSE)
             tree["epochs"] = [EpochRecord(**entry) for entry in tree["epochs"]]
-            weights, optimiser, drawn = (load_file(place / name) for name in (WEIGHTS, OPTIMISER, DRAWN))
-            return State(Course(**tree), weights, optimiser, drawn["random"], drawn["order"])
+            optimiser, drawn = load_file(place / OPTIMISER), load_file(place / DRAWN)
+            return State(Course(**tree), place / WEIGHTS, optimiser, drawn["random"], drawn["order"])
         except (SafetensorError, TypeError, KeyError, OSError) as error:
             raise RunError(place, f"cannot be read: {error}; remove {self.folder} and train again") from error
 
-    def best(self) -> dict[str, Tensor]:
-        """Return the best weights so far, mapped from the file; there are some once an epoch is over."""
+    def best(self) -> Path:
+        """Return the file of the best weights so far; there is one once an epoch is over."""
         place = self._latest()
         assert place is not None, "an epoch that was judged has been saved"
-        return load_file(place / BEST)
+        return place / BEST
 
     def remove(self) -> None:
         """Remove the folder."""

@@ -78,8 +78,8 @@ class FeatureEmbedding(nn.Module):
         read = self._reader()
         return self.user_side(features, read), self.item_side(features, read)
 
-    def train_through(self, reader: RowReader) -> None:
-        """Let training read the table through an optimiser that brings rows up to date as they are read."""
+    def train_through(self, reader: RowReader | None) -> None:
+        """Let training read the table through an optimiser, which brings rows up to date; None ends that."""
         self._train_reader = reader
 
     def tokens(self, features: Mapping[str, Tensor]) -> tuple[SideTokens, SideTokens]:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rankd_contract.errors import ContractError
 from rankd_contract.schema_file import load_schema
+from rankd_training import checkpoint
 from rankd_training.batches import Batches
 from rankd_training.errors import Diverged, ExamplesError, RunError, SettingError
 from rankd_training.examples import load_examples
@@ -144,8 +145,9 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
         course.end_epoch(ended)
         save(best=best)
 
+    optimisers.release()
     if course.best_epoch != len(course.epochs):
-        model.load_state_dict(unfinished.best())
+        checkpoint.read_into(unfinished.best(), model.state_dict())
     metrics = {split: learner.judge(split) for split in examples.rows}
     record = record_of(
         settings,
@@ -185,7 +187,7 @@ def _start(settings: TrainSettings, unfinished: Unfinished, learner: Learner) ->
             unfinished.folder,
             f"was begun with {len(state.random)} processes, this is {learner.ranks.count}; use as many",
         )
-    learner.model.load_state_dict(state.weights)
+    checkpoint.read_into(state.weights, learner.model.state_dict())
     learner.optimisers.load(state.optimiser)
     torch.set_rng_state(state.random[learner.ranks.index])
     return state.course, state.order_n
