@@ -7,12 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rankd_contract.calibration import Calibration
 from rankd_contract.errors import CorruptBundle, UnsupportedFormat
 from rankd_contract.signature import TensorSpec
 
 __all__ = ["FORMAT", "GOLDEN", "GRAPH", "MANIFEST", "SCHEMA", "BundleManifest", "FileEntry"]
 
-FORMAT = "rankd-bundle/1"
+FORMAT = "rankd-bundle/2"
+# Version 1 had no calibration.
+READABLE = ("rankd-bundle/1", FORMAT)
 MANIFEST, GRAPH, SCHEMA, GOLDEN = "manifest.json", "model.onnx", "schema.yaml", "golden.npz"
 
 
@@ -29,7 +32,8 @@ class BundleManifest:
     """The manifest of one version of one model.
 
     `fusion` maps task names to the weights of the ranking score (a weighted mean of the task scores);
-    `golden_tolerance` is how far replayed scores may lie from the recorded ones; `parity`, `metrics`
+    `calibration` maps task names to the curve that follows the graph (`calibration.py`); `golden_tolerance`
+    is how far replayed scores, as the graph gives them, may lie from the recorded ones; `parity`, `metrics`
     and `record` are reports for people and gates, not read on the scoring path.
     """
 
@@ -44,6 +48,7 @@ class BundleManifest:
     outputs: tuple[TensorSpec, ...]
     opset: int
     golden_tolerance: float
+    calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -62,9 +67,9 @@ class BundleManifest:
         except (ValueError, RecursionError) as error:
             raise CorruptBundle(f"{MANIFEST}: not valid JSON: {error}") from error
         found = tree.pop("format", None) if isinstance(tree, dict) else None
-        if found != FORMAT:
+        if found not in READABLE:
             raise UnsupportedFormat(
-                f"{MANIFEST}: format is {found!r}, this version reads {FORMAT!r}; export again"
+                f"{MANIFEST}: format is {found!r}, this version reads {' and '.join(READABLE)}; export again"
             )
         try:
             tree["inputs"] = _specs(tree["inputs"])
@@ -73,6 +78,7 @@ class BundleManifest:
             tree["files"] = {name: FileEntry(**entry) for name, entry in tree["files"].items()}
             manifest = cls(**tree)
             _check_types(manifest)
+            Calibration.of(manifest.calibration, manifest.tasks)
             return manifest
         except (KeyError, TypeError, AttributeError) as error:
             raise CorruptBundle(f"{MANIFEST}: incomplete or altered: {error}") from error
@@ -93,7 +99,7 @@ def _check_types(manifest: BundleManifest) -> None:
     for name in ("version", "opset"):
         _typed(found, name, int)
     _typed(found, "golden_tolerance", (int, float))
-    for name in ("fusion", "parity", "metrics", "record"):
+    for name in ("fusion", "calibration", "parity", "metrics", "record"):
         _typed(found, name, dict)
     _each(manifest.tasks, str, "tasks")
     _each(manifest.fusion.values(), (int, float), "fusion")

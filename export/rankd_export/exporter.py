@@ -21,7 +21,7 @@ from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, to_onnx
 from rankd_export.parity import TOLERANCE, Request, compare
-from rankd_training import checkpoint
+from rankd_training import calibration, checkpoint
 from rankd_training.models.registry import name_of
 from rankd_training.run_folder import METRICS, RUN
 from rankd_training.samples import sample_requests
@@ -71,6 +71,7 @@ def export_run(
         outputs=outputs(schema),
         opset=OPSET,
         golden_tolerance=TOLERANCE,
+        calibration=calibration.read(run),
         parity=report.to_json(),
         metrics=metrics,
         record=record,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ MANIFEST = BundleManifest(
     outputs=(TensorSpec("out_scores", "float32", ("N", 2)),),
     opset=17,
     golden_tolerance=1e-5,
+    calibration={"buy": {"kind": "platt", "scale": 0.5, "shift": -0.5}},
     parity={"cpu": 1e-6},
     metrics={"auc": 0.79},
     record={"seed": 7},
@@ -38,6 +40,18 @@ def test_a_manifest_comes_back_as_it_was() -> None:
     assert BundleManifest.from_json(MANIFEST.to_json()) == MANIFEST
 
 
+def test_a_bundle_from_before_calibration_is_still_read() -> None:
+    old = {**tree(), "format": "rankd-bundle/1"}
+    del old["calibration"]
+    assert BundleManifest.from_json(json.dumps(old).encode()) == replace(MANIFEST, calibration={})
+
+
+@pytest.mark.parametrize("curve", [{"kind": "platt", "scale": -1, "shift": 0}, {"kind": "x"}, 3, None])
+def test_a_calibration_that_is_no_curve_is_refused(curve: object) -> None:
+    with pytest.raises(CorruptBundle):
+        BundleManifest.from_json(json.dumps({**tree(), "calibration": {"click": curve}}).encode())
+
+
 def test_the_same_manifest_is_always_the_same_bytes() -> None:
     again = BundleManifest.from_json(json.dumps(dict(reversed(tree().items()))).encode())
     assert again.to_json() == MANIFEST.to_json()
@@ -48,11 +62,11 @@ def test_reports_may_be_left_out() -> None:
     assert BundleManifest.from_json(json.dumps(short).encode()).metrics == {}
 
 
-@pytest.mark.parametrize("found", [None, "rankd-bundle/2", 1, "rankd-bundle/1 "])
+@pytest.mark.parametrize("found", [None, "rankd-bundle/3", 2, "rankd-bundle/2 "])
 def test_another_format_is_named_beside_the_one_we_read(found: object) -> None:
     other = {**tree(), "format": found}
     with pytest.raises(
-        UnsupportedFormat, match=r"format is .*, this version reads 'rankd-bundle/1'; export again"
+        UnsupportedFormat, match=r"format is .*, this version reads .*rankd-bundle/2; export again"
     ):
         BundleManifest.from_json(json.dumps(other).encode())
 
@@ -69,7 +83,10 @@ def test_bytes_that_are_no_json_are_a_corrupt_bundle(text: bytes) -> None:
         BundleManifest.from_json(text)
 
 
-@pytest.mark.parametrize("key", [k for k in tree() if k not in {"format", "parity", "metrics", "record"}])
+OPTIONAL = {"format", "calibration", "parity", "metrics", "record"}
+
+
+@pytest.mark.parametrize("key", [k for k in tree() if k not in OPTIONAL])
 def test_a_manifest_without_one_of_its_parts_is_corrupt(key: str) -> None:
     short = {k: v for k, v in tree().items() if k != key}
     with pytest.raises(CorruptBundle, match="incomplete or altered"):

@@ -86,12 +86,16 @@ class Learner:
         logits = [self.model(batch.features) for batch in self.batches.in_turn(mine_n) if len(batch.label_NT)]
         return self.ranks.join(torch.cat([none_NT, *logits]))
 
+    def scores(self, split: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return what the model says of one split's rows, and their labels: both [n, T]."""
+        rows_n = self.batches.examples.rows[split]
+        return torch.sigmoid(self.predict(rows_n)).numpy(), self.batches.examples.label_nT[rows_n]
+
     def judge(self, split: str) -> dict[str, TaskMetrics]:
         """Say how good the model is on one split, by task."""
         examples = self.batches.examples
-        rows_n = examples.rows[split]
-        score_nT = torch.sigmoid(self.predict(rows_n)).numpy()
-        label_nT, group_n = examples.label_nT[rows_n], examples.group_n[rows_n]
+        score_nT, label_nT = self.scores(split)
+        group_n = examples.group_n[examples.rows[split]]
         return {
             task.name: evaluate(label_nT[:, t], score_nT[:, t], group_n)
             for t, task in enumerate(examples.schema.tasks)

@@ -1,7 +1,8 @@
 """The folder a run leaves: checkpoint, records, and a sample of validation rows for export's checks.
 
 Appears whole or not at all. `run.json` says how it was made (no path of the machine), `metrics.json` how
-good it is by split and task; both are plain JSON.
+good its scores are, as they leave the model, by split and task, and `calibration.json`, where asked for, how
+they become probabilities; all are plain JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from rankd_training import checkpoint
+from rankd_training.calibration import FILE as CALIBRATION
+from rankd_training.calibration import Calibrated
 from rankd_training.errors import RunError
 from rankd_training.examples import Examples
 from rankd_training.metrics import TaskMetrics
@@ -118,6 +121,7 @@ def publish(
     *,
     schema_text: bytes,
     examples: Examples,
+    calibrated: Calibrated | None = None,
 ) -> None:
     """Write everything beside `folder`, then rename it into place."""
     staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
@@ -128,6 +132,8 @@ def publish(
         tree = {split: {task: asdict(found) for task, found in by.items()} for split, by in metrics.items()}
         _write_json(staging / METRICS, tree)
         _write_json(staging / RUN, asdict(record))
+        if calibrated is not None:
+            (staging / CALIBRATION).write_bytes(calibrated.to_json())
         check_free(folder)
         staging.replace(folder)
     except BaseException:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankd_contract.bundle import Bundle, open_current
+from rankd_contract.calibration import Calibration
 from rankd_contract.errors import ContractError
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import SCORES, TensorSpec, input_name, inputs, outputs
@@ -53,14 +54,16 @@ def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = Non
     requests = _golden(at, bundle.golden)
     _replay(at, session, bundle, requests)
     fusion = {**manifest.fusion, **settings.models.fusion.get(manifest.model, {})}
+    calibration = Calibration.of(manifest.calibration, manifest.tasks)
     return LoadedModel(
         card=_card(bundle, session, fusion),
         session=session,
         assembler=Assembler(schema, settings.features.namespace, settings.features.clock_skew_s, near),
         fusion_T=_weights(at, fusion, manifest.tasks),
-        prior_T=np.concatenate([r[SCORES] for r in requests.values()]).mean(0, dtype=np.float32),
+        prior_T=calibration(np.concatenate([r[SCORES] for r in requests.values()])).mean(0, dtype=np.float32),
         item_inputs=frozenset(input_name(Entity.ITEM, part) for part in ("ids", "values")),
         cost=CostModel(_timed(session, requests)),
+        calibration=calibration,
     )
 
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from rankd_contract.calibration import Calibration
 from rankd_contract.signature import ROW, SCORES
 from rankd_service.domain import ModelCard
 from rankd_service.errors import RejectReason, Unavailable, UnknownModel
@@ -36,12 +37,13 @@ class LoadedModel:
     prior_T: NDArray[np.float32]
     item_inputs: frozenset[str]
     cost: CostModel
+    calibration: Calibration
 
     def score(self, tensors: Mapping[str, NDArray[np.generic]], rows: int) -> NDArray[np.float32]:
         """Return the task scores float32 [N, T] of a batch: its first `rows` candidates', then the prior."""
         n = len(tensors[ROW])
         if rows >= n:
-            return self.session.run((SCORES,), tensors)[0]
+            return self._run(tensors)
         scores_NT = np.tile(self.prior_T, (n, 1))
         if rows:
             # The batch's other rows are the user's, one or few; only a candidate's are cut off.
@@ -49,8 +51,12 @@ class LoadedModel:
                 name: a[:rows] if name == ROW or name in self.item_inputs else a
                 for name, a in tensors.items()
             }
-            scores_NT[:rows] = self.session.run((SCORES,), cut)[0]
+            scores_NT[:rows] = self._run(cut)
         return scores_NT
+
+    def _run(self, tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        """The graph's scores, calibrated where the bundle says how."""
+        return self.calibration(self.session.run((SCORES,), tensors)[0])
 
 
 class Snapshot:

@@ -38,6 +38,21 @@ def test_a_sound_bundle_is_loaded_and_scores_as_recorded(tmp_path: Path, setting
         assert np.array_equal(model.score(tensors, 10_000), golden[f"r1/{SCORES}"])
 
 
+def test_scores_are_calibrated_after_the_graph_and_the_replay_is_of_the_graph_itself(
+    tmp_path: Path, settings: Settings
+) -> None:
+    curves = {"loved": {"kind": "platt", "scale": 0.5, "shift": -2.0}}
+    bundle = publish_bundle(tmp_path, graph=every_input, calibration=curves)
+    model = load_current(tmp_path, "films", settings)
+    with np.load(bundle.golden, allow_pickle=False) as golden:
+        tensors = {s.name: golden[f"r1/{s.name}"] for s in inputs(bundle.schema)}
+        raw_NT = golden[f"r1/{SCORES}"]
+    found_NT = model.score(tensors)
+    assert np.array_equal(found_NT[:, 0], raw_NT[:, 0])
+    logit_N = np.log(raw_NT[:, 1]) - np.log1p(-raw_NT[:, 1])
+    np.testing.assert_allclose(found_NT[:, 1], 1 / (1 + np.exp(2 - 0.5 * logit_N)), rtol=1e-5)
+
+
 def test_fusion_weights_may_be_overridden_by_the_operator(tmp_path: Path) -> None:
     publish_bundle(tmp_path)
     settings = load_settings(models={"repository": tmp_path, "fusion": {"films": {"loved": 0}}})

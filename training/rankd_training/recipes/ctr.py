@@ -24,6 +24,7 @@ from rankd_contract.errors import ContractError
 from rankd_contract.schema_file import load_schema
 from rankd_training import checkpoint
 from rankd_training.batches import Batches
+from rankd_training.calibration import Calibrated, fit
 from rankd_training.errors import Diverged, ExamplesError, RunError, SettingError
 from rankd_training.examples import load_examples
 from rankd_training.learning import Learner, all_finite
@@ -158,8 +159,17 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
         started_at=course.started_at,
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    calibrated = _calibrated(learner) if settings.calibration != "none" else None
     if ranks.first:
-        publish(settings.output, model, record, metrics, schema_text=schema_text, examples=examples)
+        publish(
+            settings.output,
+            model,
+            record,
+            metrics,
+            schema_text=schema_text,
+            examples=examples,
+            calibrated=calibrated,
+        )
     return RunResult(settings.output, record, metrics)
 
 
@@ -191,6 +201,13 @@ def _start(settings: TrainSettings, unfinished: Unfinished, learner: Learner) ->
     learner.optimisers.load(state.optimiser)
     torch.set_rng_state(state.random[learner.ranks.index])
     return state.course, state.order_n
+
+
+def _calibrated(learner: Learner) -> Calibrated:
+    method, examples = learner.settings.calibration, learner.batches.examples
+    assert method != "none"
+    tasks = tuple(task.name for task in examples.schema.tasks)
+    return fit(method, tasks, {split: learner.scores(split) for split in examples.rows})
 
 
 @contextmanager
