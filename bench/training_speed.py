@@ -296,9 +296,9 @@ def table(result: Mapping[str, Any]) -> str:
         f"{result['threads']} thread; `{result['command']}`. {result['machine']}.",
         "",
         "A step is FuxiCTR's `train_step`, or all of ours with reading the batch; FuxiCTR's own loader is "
-        "left out of its step and told beside it. Samples per second are of processor time, since the machine "
-        "is shared; ratios are of medians over one run; where one of ours was timed before and after, the "
-        "slower counts.",
+        "left out of its step and told beside it. Samples per second are of processor time, since the "
+        "machine is shared; ratios are of medians over one run; where one of ours was timed before and "
+        "after, the slower counts.",
     ]
     for rows, found in result["by_rows"].items():
         target = TARGETS.get(int(rows))
@@ -311,13 +311,12 @@ def table(result: Mapping[str, Any]) -> str:
         if target:
             lines += ["", f"Target: {target:g} times, at equal AUC."]
         if "fuxictr" in found:
-            whole = found["fuxictr"]
+            whole, mine = found["fuxictr"], found["dcnv2, bfloat16"]
             lines += [
                 "",
-                f"By the wall clock a step of FuxiCTR {whole['version']} takes {whole['step_ms']:,.0f} ms, and "
-                f"its epoch with its own loader {whole['epoch_s']:.0f} s; ours in bfloat16 "
-                f"{found['dcnv2, bfloat16']['step_ms']:,.0f} ms and "
-                f"{found['dcnv2, bfloat16']['epoch_s']:.0f} s.",
+                f"By the wall clock a step of FuxiCTR {whole['version']} takes {whole['step_ms']:,.0f} ms "
+                f"and its epoch with its own loader {whole['epoch_s']:.0f} s; ours in bfloat16 "
+                f"{mine['step_ms']:,.0f} ms and {mine['epoch_s']:.0f} s.",
             ]
         deep = found["dcnv2, bfloat16"]
         parts = ", ".join(f"{part} {ms:g}" for part, ms in deep["parts_ms"].items())

@@ -35,6 +35,11 @@ class Ranks:
         """Whether this process writes and speaks for all."""
         return self.index == 0
 
+    def meet(self) -> None:
+        """Wait until every process has come this far."""
+        if self.many:
+            distributed.barrier()
+
     def share(self, of_N: Tensor) -> Tensor:
         """Return this process's share of a batch: neighbours, as many as any other's or one fewer."""
         return of_N.tensor_split(self.count)[self.index]

@@ -118,6 +118,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
         if ranks.first:
             order = order_n if course.step else order_n[:0]
             unfinished.save(course, model.state_dict(), optimisers.state(), random, order, best=best)
+        ranks.meet()
 
     progress.run_started(
         model=settings.model,
@@ -132,6 +133,8 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
             order_n = ranks.same(train_n[torch.randperm(len(train_n))])
         loss = learner.learn(order_n, course, progress, save)
         optimisers.settle()
+        for buffer in model.buffers():  # running statistics are of each process's own share
+            ranks.same(buffer)
         if not all_finite(model):
             raise Diverged(course.epoch, settings.learning_rate)
         unknowns.settle(model.embedding, seen)
