@@ -76,6 +76,8 @@ _EXTRAS = {
     "prometheus_client": "service",
     "orjson": "service",
 }
+# What is no extra: too large, or it wants other versions.
+_FILES = {"ray": "training/requirements-ray.txt"}
 
 
 def fail(message: str, code: int = 1) -> NoReturn:
@@ -91,6 +93,8 @@ def wants(*errors: type[Exception]) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
+        if missing in _FILES:
+            fail(f"this needs {missing}, which is not installed; run: pip install -r {_FILES[missing]}")
         if missing not in _EXTRAS:
             raise
         fail(f"this needs {missing}, which is not installed; run: pip install 'rankd[{_EXTRAS[missing]}]'")

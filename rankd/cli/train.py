@@ -35,6 +35,7 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Go on with a run that was killed: the folder it was to leave.")
     ] = None,
+    ray: Annotated[int | None, typer.Option(help="Workers on an existing Ray cluster.", min=1)] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as learning_rate=0.002 or model.heads=2."),
@@ -47,7 +48,7 @@ def train(
     with wants():
         from rankd_training.models import registry
     if resume is not None:
-        if data or examples or schema or output or epochs or seed or settings:
+        if data or examples or schema or output or epochs or seed or ray or settings:
             fail("--resume goes on with what the run was told; give it alone", 2)
         _show(go_on(resume), as_json)
         return
@@ -67,7 +68,7 @@ def train(
     assert examples is not None
     assert schema is not None
     output = output or free_folder(home / "runs", model)
-    _show(run_training(examples, schema, model, output, data=data, chosen=chosen), as_json)
+    _show(run_training(examples, schema, model, output, data=data, chosen=chosen, ray=ray), as_json)
 
 
 def go_on(output: Path) -> RunResult:
@@ -85,8 +86,12 @@ def run_training(
     *,
     data: str | None = None,
     chosen: dict[str, Any] | None = None,
+    ray: int | None = None,
 ) -> RunResult:
-    """Train with progress on the screen. `data` names the data set whose tried settings are taken."""
+    """Train with progress on the screen, or with `ray` workers of a cluster.
+
+    `data` names the data set whose tried settings are taken.
+    """
     with wants():
         from rankd_training.config import read_config
         from rankd_training.presets import preset
@@ -98,7 +103,12 @@ def run_training(
     places = {"examples": examples, "schema": schema, "output": output, "model": model}
 
     def work(progress: Progress) -> RunResult:
-        return ctr.train(read_config(TrainSettings, {**settings, **places}), progress=progress)
+        told = read_config(TrainSettings, {**settings, **places})
+        if ray is None:
+            return ctr.train(told, progress=progress)
+        from rankd_training.on_ray import train_on_ray
+
+        return train_on_ray(told, workers=ray)
 
     return _watched(work, output)
 

@@ -27,7 +27,17 @@ from rankd_training.models.registry import RankingModel
 from rankd_training.samples import save_sample
 from rankd_training.settings import TrainSettings
 
-__all__ = ["METRICS", "RUN", "EpochRecord", "RunRecord", "check_free", "epoch_record", "publish", "record_of"]
+__all__ = [
+    "METRICS",
+    "RUN",
+    "EpochRecord",
+    "RunRecord",
+    "check_free",
+    "epoch_record",
+    "publish",
+    "read",
+    "record_of",
+]
 
 METRICS, RUN = "metrics.json", "run.json"
 FORMAT = "rankd-run/1"
@@ -139,6 +149,25 @@ def publish(
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         raise
+
+
+def read(folder: Path) -> tuple[RunRecord, dict[str, dict[str, TaskMetrics]]]:
+    """Read a finished run's record, and its metrics by split and task.
+
+    Raises:
+        RunError: a file is missing, or is not what `publish` writes.
+    """
+    try:
+        tree = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        epochs = tuple(EpochRecord(**entry) for entry in tree.pop("epochs"))
+        record = RunRecord(**tree, epochs=epochs)
+        return record, {
+            split: {task: TaskMetrics(**found) for task, found in by_task.items()}
+            for split, by_task in metrics.items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(folder, f"not a complete run ({error}); train again with `rankd train`") from error
 
 
 def _write_json(path: Path, tree: Mapping[str, Any]) -> None:
