@@ -51,7 +51,7 @@ from rankd_training.unknowns import UnknownValues
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIELDS, USER_FIELDS, WIDTH, BATCH = 39, 13, 16, 4096
 CROSS_LAYERS, HIDDEN, RATE, SEED = 2, (128, 64), 2e-3, 7
-TRAIN_ROWS, TEST_ROWS = 40 * BATCH, 10 * BATCH
+TEST_ROWS = 10 * BATCH
 SMALL = 20_000
 TARGETS = {1_000_000: 10.0, 2_000: 1.5}
 DCNV2 = {"cross_layers": CROSS_LAYERS, "hidden": HIDDEN, "mix": (), "dropout": 0.0, "embedding_std": 1e-4}
@@ -65,16 +65,22 @@ OURS: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
 }
 
 
+def train_rows(rows: int) -> int:
+    """Rows of the epoch: less where a step of the yardstick takes seconds."""
+    return BATCH * (40 if rows <= SMALL else 16)
+
+
 def write_rows(folder: Path, rows: int) -> None:
     """Write ids, few of them frequent, and clicks that depend on ids and on a pair of them."""
     rng = np.random.default_rng(SEED)
-    n = TRAIN_ROWS + TEST_ROWS
+    cut = train_rows(rows)
+    n = cut + TEST_ROWS
     ids_nF = (rng.random((n, FIELDS)) ** 3 * rows).astype(np.int32) + 2
     taste_nF = np.sin(ids_nF * (1.7 + np.arange(FIELDS)))  # some fixed number of each id
     common_nF = ids_nF < 2 + rows // 50  # ids that come often enough to be learned in one epoch
     signal_n = (taste_nF * common_nF).sum(1) + 2 * (taste_nF[:, 0] * taste_nF[:, 20]) * common_nF[:, 0]
     click_n = (rng.random(n) < 1 / (1 + np.exp(1 - signal_n))).astype(np.float32)
-    for name, part in (("train", slice(0, TRAIN_ROWS)), ("test", slice(TRAIN_ROWS, n))):
+    for name, part in (("train", slice(0, cut)), ("test", slice(cut, n))):
         columns = {f"f{f}": ids_nF[part, f].astype(np.int64) for f in range(FIELDS)}
         np.savez(folder / f"{name}.npz", allow_pickle=False, label=click_n[part], **columns)
 
@@ -105,7 +111,7 @@ def read_examples(folder: Path, rows: int) -> Examples:
         Entity.ITEM: Block(np.ascontiguousarray(ids_nF[:, USER_FIELDS:]), nothing),
         Entity.CONTEXT: Block(np.zeros((len(ids_nF), 0), np.int32), nothing),
     }
-    parts = {"train": np.arange(TRAIN_ROWS), "test": np.arange(TRAIN_ROWS, len(ids_nF))}
+    parts = {"train": np.arange(len(labels[0])), "test": np.arange(len(labels[0]), len(ids_nF))}
     label_nT = np.concatenate(labels)[:, None]
     return Examples(parse_schema(str(tree)), blocks, label_nT, np.zeros(len(ids_nF), np.int64), parts, "")
 
@@ -162,7 +168,7 @@ def train_ours(folder: Path, rows: int, name: str, threads: int) -> dict[str, An
     optimisers, batches = Optimisers(model, settings, ALONE), Batches(examples)
     loss_of, unknowns = Loss(settings, examples, model), UnknownValues(examples.schema, {})
     learner = Learner(model, optimisers, loss_of, unknowns, batches, settings, ALONE)
-    order_n = torch.randperm(TRAIN_ROWS)
+    order_n = torch.randperm(train_rows(rows))
     clock = Clock()
     learner.learn(order_n, Course("", ""), clock, lambda: None)
     epoch_s = clock.at_s[-1] - clock.at_s[0]
@@ -174,7 +180,7 @@ def train_ours(folder: Path, rows: int, name: str, threads: int) -> dict[str, An
         "step_ms": float(np.median(step_ms)),
         "busy_ms": 1000 * float(np.median(np.diff(clock.busy_s))),
         "epoch_s": epoch_s,
-        "rows": TRAIN_ROWS,
+        "rows": len(order_n),
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
     if name == "dcnv2, bfloat16":
@@ -265,7 +271,7 @@ def measure(rows: int, fuxictr: str | None, threads: int, say: Callable[[str], N
                 settings = {
                     "fields": FIELDS, "rows": rows, "width": WIDTH, "batch": BATCH, "rate": RATE,
                     "seed": SEED, "cross": CROSS_LAYERS, "hidden": HIDDEN, "threads": threads,
-                    "train_rows": TRAIN_ROWS,
+                    "train_rows": train_rows(rows),
                 }  # fmt: skip
                 script = str(REPOSITORY / "bench" / "fuxictr_dcnv2.py")
                 result = run_apart([str(fuxictr), script, place, json.dumps(settings)])
@@ -292,7 +298,7 @@ def table(result: Mapping[str, Any]) -> str:
     lines = [
         "# Training speed",
         "",
-        f"{FIELDS} fields of ids, width {WIDTH}, batch {BATCH}, one epoch of {TRAIN_ROWS:,} rows, "
+        f"{FIELDS} fields of ids, width {WIDTH}, batch {BATCH}, one epoch, "
         f"{result['threads']} thread; `{result['command']}`. {result['machine']}.",
         "",
         "A step is FuxiCTR's `train_step`, or all of ours with reading the batch; FuxiCTR's own loader is "
@@ -302,7 +308,7 @@ def table(result: Mapping[str, Any]) -> str:
     ]
     for rows, found in result["by_rows"].items():
         target = TARGETS.get(int(rows))
-        lines += ["", f"## {int(rows):,} rows a field", ""]
+        lines += ["", f"## {int(rows):,} rows a field, {train_rows(int(rows)):,} examples", ""]
         lines += ["| | samples/s | times the yardstick | test AUC | peak memory |", "|---|---|---|---|---|"]
         for name, one in found.items():
             ratio = f"{one['times_yardstick']:.1f}" if "times_yardstick" in one else "1 (yardstick)"

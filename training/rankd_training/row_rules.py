@@ -81,7 +81,7 @@ class DeferredAdam:
         push_U = self._push_T.index_select(0, last_U)
         # Where nothing was skipped both sums are 0, and so is the first moment of a row that never moved.
         mean_f_U = self._push_f_T.index_select(0, last_U) / push_U.clamp(min=1e-300)
-        below_UE = v_UE.sqrt().add_(_column(EPS * mean_f_U).clamp_(min=1e-30))
+        below_UE = _root(v_UE).add_(_column(EPS * mean_f_U).clamp_(min=1e-30))
         weight_UE.sub_(m_UE.div(below_UE).mul_(_column(push_U)))
         m_UE.mul_(_column(powers(BETA1, skipped_U)))
         v_UE.mul_(_column(powers(BETA2, skipped_U)))
@@ -181,8 +181,12 @@ def _adam(weight_UE: Tensor, state_US: Tensor, grad_UE: Tensor, rate: float, ste
     m_UE, v_UE = state_US.chunk(2, dim=1)
     m_UE.lerp_(grad_UE, 1 - BETA1)
     v_UE.mul_(BETA2).addcmul_(grad_UE, grad_UE, value=1 - BETA2)
-    below_UE = v_UE.sqrt().mul_(1 / math.sqrt(1 - BETA2**step)).add_(EPS)
+    below_UE = _root(v_UE).mul_(1 / math.sqrt(1 - BETA2**step)).add_(EPS)
     weight_UE.addcdiv_(m_UE, below_UE, value=-rate / (1 - BETA1**step))
+
+
+def _root(v_UE: Tensor) -> Tensor:
+    return torch.sqrt(v_UE.contiguous())  # with gaps between the rows torch takes roots row by row
 
 
 def _column(of_U: Tensor) -> Tensor:
