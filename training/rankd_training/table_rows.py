@@ -120,16 +120,13 @@ class TableRows:
 
     @torch.no_grad()
     def _borrow(self, row_U: Tensor) -> _Lent:
-        weight_UE = self._weight_RE.index_select(0, row_U)
-        state_US = self._state_RS.index_select(0, row_U)
-        last_U = self._last_R.index_select(0, row_U)
-        lent = _Lent(row_U, weight_UE, state_US)
-        for weight_UE, state_US, last_U in zip(*map(_pieces, (weight_UE, state_US, last_U)), strict=True):
+        whole = [t.index_select(0, row_U) for t in (self._weight_RE, self._state_RS, self._last_R)]
+        for weight_UE, state_US, last_U in zip(*map(_pieces, whole), strict=True):
             skipped_U = self._step - last_U
             if self._keep < 1:
                 weight_UE.mul_(powers(self._keep, skipped_U).unsqueeze(1))
             self._rule.catch_up(weight_UE, state_US, last_U, skipped_U)
-        return lent
+        return _Lent(row_U, whole[0], whole[1])
 
     def _give_back(self, lent: _Lent) -> None:
         self._weight_RE.index_copy_(0, lent.row_U, lent.weight_UE.detach())
