@@ -146,6 +146,58 @@ def test_the_best_epochs_weights_are_kept_and_training_stops_early(tmp_path: Pat
     assert valid == list(epochs[result.record.best_epoch - 1].valid_auc.values())
 
 
+@pytest.mark.parametrize(("stop_on", "sign"), [("user_auc", 1), ("log_loss", -1)])
+def test_the_best_epoch_is_the_best_by_what_was_asked_for(tmp_path: Path, stop_on: str, sign: int) -> None:
+    result = run(tmp_path, stop_on=stop_on, epochs=8, patience=8, learning_rate=0.05)
+    by_epoch = [getattr(epoch, f"valid_{stop_on}").values() for epoch in result.record.epochs]
+    means = [sign * sum(values) / 2 for values in by_epoch]
+    assert result.record.best_epoch == means.index(max(means)) + 1
+    kept = [getattr(found, stop_on) for found in result.metrics["valid"].values()]
+    assert kept == list(by_epoch[result.record.best_epoch - 1])
+
+
+def test_a_table_that_goes_row_by_row_learns_what_a_dense_one_does(tmp_path: Path) -> None:
+    settings = {"embedding_decay": 0.1, "unknown_rates": {"user_id": 0.3}, "epochs": 3, "batch_size": 50}
+    dense = run(tmp_path, name="dense", embedding_optimiser="adam", **settings)
+    rows = run(tmp_path, name="rows", embedding_optimiser="deferred_adam", **settings)
+    one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("dense", "rows"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-5)
+    assert rows.metrics["test"]["click"].auc == pytest.approx(dense.metrics["test"]["click"].auc, abs=1e-4)
+
+
+@pytest.mark.parametrize("optimiser", ["lazy_adam", "rowwise_adagrad"])
+def test_other_optimisers_of_rows_learn_too(tmp_path: Path, optimiser: str) -> None:
+    config = {**SMALL, "embedding_std": 0.3}
+    settings: dict[str, Any] = {"epochs": 12, "patience": 12, "learning_rate": 0.01}
+    settings["embedding_learning_rate"] = 0.05
+    result = run(tmp_path, model_config=config, embedding_optimiser=optimiser, **settings)
+    assert (result.metrics["test"]["click"].auc or 0) > 0.8
+
+
+def test_sixteen_bits_are_enough_to_learn_with(tmp_path: Path) -> None:
+    config = {**SMALL, "embedding_std": 0.3}
+    settings = {"model_config": config, "epochs": 12, "patience": 12, "learning_rate": 0.01}
+    full, half = (run(tmp_path, name=p, precision=p, **settings) for p in ("float32", "bfloat16"))
+    assert full.metrics["test"]["click"].auc == pytest.approx(half.metrics["test"]["click"].auc, abs=0.02)
+    weights = load_file(tmp_path / "bfloat16" / "weights.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    assert not torch.equal(
+        weights["head.weight"], load_file(tmp_path / "float32" / "weights.safetensors")["head.weight"]
+    )
+
+
+@pytest.mark.slow  # compiling takes a minute
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_a_compiled_model_learns_the_same(tmp_path: Path) -> None:
+    config = {**SMALL, "dropout": 0.0}
+    for name, given in (("eager", {}), ("compiled", {"compile": True})):
+        run(tmp_path, name=name, epochs=1, model_config=config, embedding_optimiser="deferred_adam", **given)
+    one, two = (load_file(tmp_path / n / "weights.safetensors") for n in ("eager", "compiled"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-4)
+
+
 def test_progress_hears_every_epoch_and_step(tmp_path: Path) -> None:
     heard = Recorder()
     run(tmp_path, progress=heard)
@@ -238,6 +290,12 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         ({"learning_rate": 0.0}, SettingError, "learning_rate"),
         ({"batch_size": -1}, SettingError, "batch_size"),
         ({"unknown_rates": {"x": 0.1}}, SettingError, "unknown_rates: 'x'"),
+        ({"checkpoint_steps": -1}, SettingError, "checkpoint_steps"),
+        (
+            {"embedding_optimiser": "lazy_adam", "embedding_decay": 100.0},
+            SettingError,
+            "set embedding_optimiser=adam",
+        ),
         ({"group_column": "household"}, ExamplesError, "household"),
     ],
 )
