@@ -187,7 +187,8 @@ def test_sixteen_bits_are_enough_to_learn_with(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.slow  # compiling takes a minute
+@pytest.mark.slow  # compiling takes minutes
+@pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 def test_a_compiled_model_learns_the_same(tmp_path: Path) -> None:
     config = {**SMALL, "dropout": 0.0}
@@ -291,6 +292,7 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         ({"batch_size": -1}, SettingError, "batch_size"),
         ({"unknown_rates": {"x": 0.1}}, SettingError, "unknown_rates: 'x'"),
         ({"checkpoint_steps": -1}, SettingError, "checkpoint_steps"),
+        ({"embedding_learning_rate": 0.0}, SettingError, "embedding_learning_rate"),
         (
             {"embedding_optimiser": "lazy_adam", "embedding_decay": 100.0},
             SettingError,

@@ -180,6 +180,10 @@ def _check(settings: TrainSettings) -> None:
     for name in ("epochs", "patience", "batch_size", "learning_rate", "threads", "denoise_temperature"):
         if not getattr(settings, name) > 0:
             raise SettingError(f"{name}: expected a number above 0, got {getattr(settings, name)}")
+    if settings.embedding_learning_rate is not None and not settings.embedding_learning_rate > 0:
+        raise SettingError(
+            f"embedding_learning_rate: expected a number above 0, got {settings.embedding_learning_rate}"
+        )
     for name in ("embedding_decay", "weight_decay", "ranking_weight", "funnel_penalty", "checkpoint_steps"):
         if not getattr(settings, name) >= 0:
             raise SettingError(f"{name}: expected a number of at least 0, got {getattr(settings, name)}")
@@ -202,7 +206,7 @@ def _start(settings: TrainSettings, unfinished: Unfinished, learner: Learner) ->
         )
     checkpoint.read_into(state.weights, learner.model.state_dict())
     learner.optimisers.load(state.optimiser)
-    torch.set_rng_state(state.random[learner.ranks.index])
+    torch.set_rng_state(state.random[learner.ranks.index].clone())  # torch wants it aligned
     return state.course, state.order_n
 
 
