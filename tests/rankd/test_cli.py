@@ -35,6 +35,8 @@ def test_help_names_every_verb() -> None:
         (("train", "--data", "movielens-synthetic", "--model", "no-such-model"), 2, "mlcc"),
         (("train", "--data", "movielens-synthetic", "--set", "learning_rat=1"), 1, "learning_rate"),
         (("train", "--data", "movielens-synthetic", "--set", "model.head=2"), 1, "heads"),
+        (("train", "--resume", "run", "--epochs", "3"), 2, "give it alone"),
+        (("train", "--resume", "no-such-run"), 1, "no run to there was begun"),
         (("export", "run", "--fusion", "liked"), 2, "liked=1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
@@ -56,6 +58,19 @@ def test_a_taken_port_is_said_before_anything_is_trained(tmp_path: Path) -> None
     assert result.returncode == 2
     assert "--port" in result.stderr
     assert "train" not in result.stderr
+
+
+def test_ray_is_asked_for_where_it_is_not_installed(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['ray'] = None; "
+        "sys.argv = ['rankd', 'train', '--examples', 'e.parquet', '--schema', 's.yaml', '--ray', '2']; "
+        "from rankd.cli import main; main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 1
+    assert "pip install -r training/requirements-ray.txt" in result.stderr
 
 
 def test_a_missing_extra_is_said_with_the_command_that_brings_it(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class TrainSettings:
         embedding_optimiser: of the tables of ids. `adam` moves every row at every step; `deferred_adam`
             gives the same results at the cost of the rows that a batch reads; `lazy_adam` lets a row's
             moments stand still while nobody reads it, and `rowwise_adagrad` keeps one number of state a
-            row: other results, see `row_rules.py`. `auto` is `adam` below a million rows, else
+            row: other results, see `row_rules.py`. `auto` is `adam` below 200,000 rows, else
             `deferred_adam`.
         embedding_learning_rate: of embeddings; None is `learning_rate`. Adagrad wants a larger one, say 0.02.
         unknown_rates: by field, the share of ids that is hidden in training, so that values which are new
