@@ -15,8 +15,8 @@ from rankd_training.table_rows import TableRows
 
 __all__ = ["DENSE_ROWS", "Optimisers"]
 
-# Below it, moving the whole table costs no more than finding and moving a batch's rows: with 39 ids of width 16
-# the two cost the same at 100,000 rows in batches of 512, at 400,000 in batches of 4096 (one core).
+# Below it, moving the whole table costs no more than finding and moving a batch's rows: with 39 ids of width
+# 16 the two cost the same at 100,000 rows in batches of 512, at 400,000 in batches of 4096 (one core).
 DENSE_ROWS = 200_000
 
 
