@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rankd_training import checkpoint
 from rankd_training.errors import RunError
@@ -66,3 +67,44 @@ def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps({**tree, "format": "rankd-checkpoint/9"}))
     with pytest.raises(RunError, match="rankd-checkpoint/9"):
         checkpoint.load(tmp_path)
+
+
+def test_a_file_is_read_into_tensors_that_are_there_already(tmp_path: Path) -> None:
+    stored = {"a": torch.randn(300, 7), "n": torch.tensor(3), "flags": torch.tensor([True, False])}
+    save_file(stored, tmp_path / "x.safetensors", metadata={"who": "me"})
+    found = {name: torch.zeros_like(tensor) for name, tensor in stored.items()}
+    places = {name: tensor.data_ptr() for name, tensor in found.items()}
+    checkpoint.read_into(tmp_path / "x.safetensors", found)
+    assert all(torch.equal(found[name], tensor) for name, tensor in stored.items())
+    assert {name: tensor.data_ptr() for name, tensor in found.items()} == places
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        ({"b": torch.zeros(3, 2)}, "does not hold this model's weights"),
+        ({"a": torch.zeros(2, 3)}, r"a is \[3, 2\], expected \[2, 3\]"),
+        ({"a": torch.zeros(3, 2, dtype=torch.float64)}, "a is"),
+    ],
+)
+def test_a_file_of_other_tensors_is_refused(
+    tmp_path: Path, expected: dict[str, torch.Tensor], said: str
+) -> None:
+    save_file({"a": torch.ones(3, 2)}, tmp_path / "x.safetensors")
+    with pytest.raises(RunError, match=said):
+        checkpoint.read_into(tmp_path / "x.safetensors", expected)
+
+
+@pytest.mark.parametrize("text", [b"", b"nonsense", b"\xff" * 40, b"\x02" + bytes(7) + b"[]"])
+def test_a_file_that_holds_no_tensors_is_named(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "x.safetensors").write_bytes(text)
+    with pytest.raises(RunError, match=r"x\.safetensors"):
+        checkpoint.read_into(tmp_path / "x.safetensors", {"a": torch.zeros(1)})
+
+
+def test_a_file_that_was_cut_short_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.ones(30, 2)}, path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(RunError, match="ends within a"):
+        checkpoint.read_into(path, {"a": torch.zeros(30, 2)})

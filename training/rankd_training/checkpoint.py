@@ -10,8 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -38,27 +39,34 @@ def save(folder: Path, model: RankingModel, schema_text: bytes) -> None:
 
 
 def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Read a file of tensors into those given, piece by piece: memory for a second copy is never needed.
+    """Read a file of tensors into those given: memory for a second copy is never needed.
+
+    The library maps the file, and mapped pages count as this process's memory, or reads whole tensors; so
+    this reads the format itself: 8 bytes of length, a JSON header, then the tensors' bytes.
 
     Raises:
         RunError: the file cannot be read, or holds others.
     """
     try:
-        # Not mapped: mapped pages would count as this process's memory until it closes the file.
-        with safe_open(path, "pt", backend="pread") as file:
-            if set(file.keys()) != set(tensors):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            start = file.tell()
+            header.pop("__metadata__", None)
+            if header.keys() != tensors.keys():
                 raise RunError(path, "does not hold this model's weights")
             for name, tensor in tensors.items():
-                stored = file.get_slice(name)
-                if stored.get_shape() != list(tensor.shape):
-                    raise RunError(path, f"{name} is {stored.get_shape()}, expected {list(tensor.shape)}")
-                if not tensor.dim():
-                    tensor.copy_(file.get_tensor(name))
-                    continue
-                rows = max(1, PIECE_BYTES // max(1, tensor[:1].nbytes))
-                for at in range(0, len(tensor), rows):
-                    tensor[at : at + rows] = stored[at : min(at + rows, len(tensor))]
-    except (OSError, SafetensorError) as error:
+                begin, end = header[name]["data_offsets"]
+                if header[name]["shape"] != list(tensor.shape) or end - begin != tensor.nbytes:
+                    raise RunError(path, f"{name} is {header[name]['shape']}, expected {list(tensor.shape)}")
+                assert tensor.is_contiguous()
+                file.seek(start + begin)
+                array: Any = tensor.detach().numpy().reshape(-1)
+                whole = memoryview(array).cast("B")
+                for at in range(0, len(whole), PIECE_BYTES):
+                    piece = whole[at : at + PIECE_BYTES]
+                    if file.readinto(piece) != len(piece):
+                        raise RunError(path, f"ends within {name}")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, OverflowError) as error:
         raise RunError(path, f"cannot be read: {error}") from error
 
 
