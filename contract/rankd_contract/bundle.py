@@ -130,8 +130,9 @@ def model_names(repository: Path) -> list[str]:
         return sorted(home.name for home in repository.iterdir() if _was_published_to(home))
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise CorruptBundle(f"{repository}: cannot be listed: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", error)
+        raise CorruptBundle(f"{repository}: cannot be listed: {reason}") from error
 
 
 def _was_published_to(home: Path) -> bool:

@@ -1,6 +1,7 @@
 """Everything the contract can object to.
 
 ContractError
+  + YamlError            a file that people write is no YAML, or more than is read of it
   + SchemaError          the schema file itself is wrong
   + ValueTypeError       a raw value does not fit its field
   + SchemaMismatch       two sides speak of different schemas
@@ -17,11 +18,16 @@ __all__ = [
     "SchemaMismatch",
     "UnsupportedFormat",
     "ValueTypeError",
+    "YamlError",
 ]
 
 
 class ContractError(Exception):
     """Base of every error raised by this package."""
+
+
+class YamlError(ContractError):
+    """A file is no YAML, or holds more than is read of it; the message is one line."""
 
 
 class SchemaError(ContractError):

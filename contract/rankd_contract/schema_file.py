@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rankd_contract.errors import SchemaError
+from rankd_contract.errors import SchemaError, YamlError
 from rankd_contract.schema import (
     Derive,
     DType,
@@ -34,10 +34,10 @@ from rankd_contract.schema_values import (
     name_of,
     number,
     positive,
-    read_yaml,
     shown,
     text_of,
 )
+from rankd_contract.strict_yaml import read_text, read_yaml
 
 __all__ = ["load_schema", "parse_schema"]
 
@@ -56,9 +56,9 @@ _TASK_KEYS = ("name", "label", "weight")
 def load_schema(path: Path) -> FeatureSchema:
     """Read a schema file. Raises SchemaError naming the file and the place in it."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SchemaError(f"{path}: cannot be read: {error}") from error
+        text = read_text(path)
+    except YamlError as error:
+        raise SchemaError(str(error)) from error
     try:
         return parse_schema(text)
     except SchemaError as error:
@@ -67,7 +67,11 @@ def load_schema(path: Path) -> FeatureSchema:
 
 def parse_schema(text: str) -> FeatureSchema:
     """Read a schema from YAML (or JSON) text. Raises SchemaError naming the place."""
-    node = mapping(read_yaml(text), "the file", _SCHEMA_KEYS)
+    try:
+        tree = read_yaml(text)
+    except YamlError as error:
+        raise SchemaError(str(error)) from error
+    node = mapping(tree, "the file", _SCHEMA_KEYS)
     if node.get("rankd_schema") != 1:
         raise SchemaError(f"rankd_schema: expected 1, got {shown(node.get('rankd_schema'))}")
     views = tuple(_view(v, f"views[{i}]") for i, v in enumerate(items(node, "views", "the file")))

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from rankd.cli.data import Root
 from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
-from rankd_contract.errors import ContractError
+from rankd_contract.errors import ContractError, YamlError
+from rankd_contract.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
     from rankd_training.recipes.ctr import RunResult
@@ -114,10 +114,10 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         if not equals or not key:
             fail(f"--set {pair}: expected key=value, such as learning_rate=0.002 or model.heads=2", 2)
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(text)
             value = float(text) if isinstance(value, str) and text[:1] in "-.0123456789" else value
-        except (yaml.YAMLError, ValueError):
-            fail(f"--set {pair}: the value is not valid YAML", 2)
+        except (YamlError, ValueError):
+            fail(f"--set {key}: the value is not valid YAML", 2)
         if key.startswith("model."):
             settings.setdefault("model_config", {})[key.removeprefix("model.")] = value
         else:

@@ -35,9 +35,10 @@ def test_help_names_every_verb() -> None:
         (("train", "--data", "movielens-synthetic", "--model", "no-such-model"), 2, "mlcc"),
         (("train", "--data", "movielens-synthetic", "--set", "learning_rat=1"), 1, "learning_rate"),
         (("train", "--data", "movielens-synthetic", "--set", "model.head=2"), 1, "heads"),
+        (("train", "--data", "movielens-synthetic", "--set", "seed=" + "[" * 5000), 2, "not valid YAML"),
         (("export", "run", "--fusion", "liked"), 2, "liked=1"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else str(value),
 )
 def test_a_wrong_step_names_what_to_do_next(
     arguments: tuple[str, ...], code: int, hint: str, tmp_path: Path
