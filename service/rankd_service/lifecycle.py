@@ -116,7 +116,7 @@ class Lifecycle:
         for name in await asyncio.to_thread(_names, repository):
             model = await asyncio.to_thread(self._load_one, repository, name)
             if model is None:
-                self._refused.append(name)
+                self._refused.append(name.encode(errors="replace").decode())  # a folder may have any bytes
                 continue
             models.append(model)
             self._telemetry.serve(model.card, model.assembler.views)
