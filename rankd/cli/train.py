@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from rankd.cli.data import Root
+from rankd.cli.names import check_architecture
+from rankd.cli.runs import export_command, remember
 from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError, YamlError
 from rankd_contract.strict_yaml import read_yaml
@@ -39,10 +42,7 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a model; prints how good it is on each split and where the run lies."""
-    with wants():
-        from rankd_training.models import registry
-    if model not in registry.names():
-        fail(f"--model {model}: expected one of {', '.join(registry.names())}", 2)
+    check_architecture(model)
     if (data is None) == (examples is None) or (examples is None) != (schema is None):
         fail("give --data NAME, or --examples FILE together with --schema FILE", 2)
     given = {"epochs": epochs, "seed": seed}
@@ -58,11 +58,13 @@ def train(
     assert schema is not None
     output = output or free_folder(home / "runs", model)
     result = run_training(examples, schema, model, output, data=data, chosen=chosen)
+    remember(home / "runs", output)
     if as_json:
         metrics = {split: {task: asdict(m) for task, m in by.items()} for split, by in result.metrics.items()}
-        print_json({"run": str(output), "metrics": metrics})
+        print_json({"run": str(output), "metrics": metrics, "warnings": result.record.warnings})
         return
     out.print(str(output), soft_wrap=True)
+    tell.print(f"next: {export_command(output, home)}", soft_wrap=True, markup=False)
 
 
 def run_training(
@@ -90,6 +92,8 @@ def run_training(
         places = {"examples": examples, "schema": schema, "output": output, "model": model}
         result = ctr.train(read_config(TrainSettings, {**settings, **places}), progress=progress)
     tell.print(render_metrics(result))
+    for warning in result.record.warnings:
+        tell.print(f"[bold yellow]warning[/]: {escape(warning)}", soft_wrap=True)
     return result
 
 

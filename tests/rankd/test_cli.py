@@ -33,6 +33,8 @@ def test_help_names_every_verb() -> None:
         (("data", "get", "no-such-data"), 1, "movielens-100k"),
         (("train", "--model", "mlcc"), 2, "--data"),
         (("train", "--data", "movielens-synthetic", "--model", "no-such-model"), 2, "mlcc"),
+        (("train", "--data", "movielens-synthetic", "--model", "mlc"), 2, "did you mean 'mlcc'?"),
+        (("demo", "--port", "0", "--model", "arm-net"), 2, "did you mean 'armnet'?"),
         (("train", "--data", "movielens-synthetic", "--set", "learning_rat=1"), 1, "learning_rate"),
         (("train", "--data", "movielens-synthetic", "--set", "model.head=2"), 1, "heads"),
         (("train", "--data", "movielens-synthetic", "--set", "seed=" + "[" * 5000), 2, "not valid YAML"),
