@@ -62,8 +62,8 @@ def import_rows(
     The file needs the view's key column (integers or strings), its event time (a timestamp, or whole seconds
     since 1970) and a column for each field's source. An embedded server is asked to keep what was written.
 
-    Raises SchemaMismatch for a column that is missing, ValueTypeError for a value that does not fit, with file
-    and row (counted from 0), StoreUnavailable where the store fails, StartupFailed where file or address is none.
+    Raises SchemaMismatch for a missing column, ValueTypeError for a value that does not fit (file and row are
+    named, rows counted from 0), StoreUnavailable where the store fails, StartupFailed for no file or address.
     """
     started, done = time.perf_counter(), 0
     with _errors_in(parquet), ViewFile(parquet, view, batch_rows) as file:
