@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rankd.cli import bench, data, demo, export, features, rank, serve, train
+from rankd.cli import bench, data, demo, doctor, export, features, rank, serve, train
 
 __all__ = ["app", "main"]
 
@@ -21,6 +21,7 @@ app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("rank")(rank.rank)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
 app.add_typer(features.app, name="features")
 

@@ -21,6 +21,7 @@ from rich.progress import (
 )
 
 __all__ = [
+    "EXTRAS",
     "HOME",
     "Home",
     "JsonFlag",
@@ -58,7 +59,7 @@ class DownloadProgress(Protocol):
 
 
 # The module that is missing, and the extra that brings it.
-_EXTRAS = {
+EXTRAS = {
     "torch": "training",
     "pyarrow": "training",
     "sklearn": "training",
@@ -91,9 +92,9 @@ def wants(*errors: type[Exception]) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
-        if missing not in _EXTRAS:
+        if missing not in EXTRAS:
             raise
-        fail(f"this needs {missing}, which is not installed; run: pip install 'rankd[{_EXTRAS[missing]}]'")
+        fail(f"this needs {missing}, which is not installed; run: pip install 'rankd[{EXTRAS[missing]}]'")
     except errors as error:
         fail(str(error))
 
