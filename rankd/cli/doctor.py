@@ -33,7 +33,7 @@ _STORE_S = 2.0
 _SKEW_S = 300.0  # features.clock_skew_s: rows dated later than that are not believed
 _BUILT = datetime(2026, 1, 1, tzinfo=UTC)  # a clock before the code was written is wrong
 _LOW_BYTES, _NEEDED_BYTES = 2 << 30, 200 << 20
-_SERVING = ("redis", "pydantic", "onnxruntime")
+_STORE_NEEDS = ("redis", "pydantic")
 
 # The smallest graph: y = x + x. Opening it shows that the runtime works, and where it really runs.
 _GRAPH = bytes.fromhex(
@@ -193,7 +193,7 @@ def _cores() -> Iterator[Finding]:
 
 
 def _store(url: str | None) -> Iterator[Finding]:
-    if not all(map(_has, _SERVING[:2])):
+    if not all(map(_has, _STORE_NEEDS)):
         yield Finding("store", State.NOTE, "not looked for", "needs pip install 'rankd[service]'")
         return
     from rankd_service.errors import ServiceError
