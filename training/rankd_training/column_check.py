@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rankd_contract.encoding import Block, Encoder
+from rankd_contract.encoding import Encoder
 from rankd_contract.schema import MISSING, UNKNOWN, Entity, Field
 from rankd_training.examples import Examples
 
@@ -30,7 +30,7 @@ def silent_columns(examples: Examples) -> tuple[str, ...]:
     for entity in Entity:
         encoder = Encoder(examples.schema, entity)
         block = examples.blocks[entity]
-        default = encoder.fill_defaults(Block.empty(1, encoder.layout))
+        default = encoder.defaults
         for at in encoder.layout.fields:
             train = examples.rows["train"]
             problem = (
