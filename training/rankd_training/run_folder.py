@@ -48,6 +48,7 @@ class RunRecord:
     model: str
     seed: int
     examples_sha256: str
+    split_by: str
     rows: Mapping[str, int]
     parameters: int
     settings: Mapping[str, Any]
@@ -76,6 +77,7 @@ def record_of(
         model=settings.model,
         seed=settings.seed,
         examples_sha256=examples.sha256,
+        split_by=examples.split_by,
         rows={split: len(rows) for split, rows in examples.rows.items()},
         parameters=parameters,
         settings=named,

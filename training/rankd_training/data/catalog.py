@@ -7,7 +7,6 @@ written beside them: what is prepared from them goes to the user's cache.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from rankd_training.data.data_sets import DATA_SETS, DataSet
 from rankd_training.data.download import Progress, ignore_progress
 from rankd_training.data.local import LocalSource, digest_of
+from rankd_training.data.places import cache_root, default_root
 from rankd_training.data.prepared import load_record, publish
 from rankd_training.errors import (
     BrokenDataSet,
@@ -31,9 +31,8 @@ __all__ = ["DATA_SETS", "DataSet", "default_root", "describe", "get", "is_prepar
 if sys.platform != "win32":
     import fcntl
 
-ROOT_VARIABLE = "RANKD_DATA"
 DOWNLOADS = ".downloads"
-PREPARED = ".prepared"
+PREPARED = "prepared"
 
 
 def names() -> tuple[str, ...]:
@@ -49,12 +48,6 @@ def describe(name: str) -> DataSet:
         raise UnknownDataSet(name, names()) from None
 
 
-def default_root() -> Path:
-    """RANKD_DATA, else `rankd/data` in the user's cache."""
-    chosen = os.environ.get(ROOT_VARIABLE)  # noqa: TID251 - the one variable that training documents
-    return Path(chosen).expanduser() if chosen else _cache()
-
-
 def is_prepared(name: str, *, root: Path | None = None) -> bool:
     """Say whether `get` would return at once."""
     data_set, root = describe(name), root or default_root()
@@ -64,7 +57,7 @@ def is_prepared(name: str, *, root: Path | None = None) -> bool:
         digest = digest_of(data_set.local.find(name, root))
     except SourceAbsent:
         return False
-    return _is_current(_cache() / PREPARED / name, data_set, digest)
+    return _is_current(cache_root() / PREPARED / name, data_set, digest)
 
 
 def get(name: str, *, root: Path | None = None, progress: Progress = ignore_progress) -> Path:
@@ -94,11 +87,11 @@ def get(name: str, *, root: Path | None = None, progress: Progress = ignore_prog
 def _get_local(data_set: DataSet, source: LocalSource, root: Path) -> Path:
     files = source.find(data_set.name, root)
     digest = digest_of(files)
-    folder = _cache() / PREPARED / data_set.name
+    folder = cache_root() / PREPARED / data_set.name
     if _is_current(folder, data_set, digest):
         return folder
     title = f"your own {', '.join(file.name for file in files)}"
-    with _locked(_cache(), data_set.name):
+    with _locked(cache_root() / "data", data_set.name):
         if not _is_current(folder, data_set, digest):
             tables = source.read(files)
             try:
@@ -136,11 +129,6 @@ def _is_current(folder: Path, data_set: DataSet, *digests: str) -> bool:
         data_set.name,
         data_set.preparation,
     ) and made_from.source_sha256 in (digests or {origin.sha256 for origin in data_set.origins})
-
-
-def _cache() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251 - where the desktop standard puts caches
-    return (Path(cache) if cache else Path.home() / ".cache") / "rankd" / "data"
 
 
 @contextmanager

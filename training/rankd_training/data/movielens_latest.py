@@ -55,7 +55,7 @@ def read_latest(folder: Path) -> Mapping[str, pa.Table]:
     ratings, movies = _read(folder, "ratings"), _read(folder, "movies")
     numbers = pa.schema([("user_id", _INT), ("movie_id", _INT), ("rating", _RATING), ("timestamp", _INT)])
     ratings = ratings.select(numbers.names).cast(numbers)
-    title = movies["title"].cast(_TEXT)
+    title: Any = movies["title"].cast(_TEXT)
     year = pc.struct_field(pc.extract_regex(title, pattern=r"\((?P<year>\d{4})\)\s*$"), "year").cast(_INT)
     described = pa.table(
         {
