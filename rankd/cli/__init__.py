@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rankd.cli import bench, data, demo, export, features, rank, serve, train
+from rankd.cli import bench, data, demo, export, features, rank, schema, serve, train
 
 __all__ = ["app", "main"]
 
@@ -22,6 +22,7 @@ app.command("serve")(serve.serve)
 app.command("rank")(rank.rank)
 app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
+app.add_typer(schema.app, name="schema")
 app.add_typer(features.app, name="features")
 
 
