@@ -30,7 +30,7 @@ from rankd_training.data.splits import SPLIT_NAMES, SplitPlan
 from rankd_training.errors import ExamplesError
 from rankd_training.example_columns import SPLIT, Piece, group_codes, label, split_codes, times
 
-__all__ = ["IN_MEMORY_BYTES", "Examples", "load_examples"]
+__all__ = ["IN_MEMORY_BYTES", "Examples", "encoded", "load_examples"]
 
 IN_MEMORY_BYTES = 2 << 30
 TRAIN, VALID, _ = SPLIT_NAMES
@@ -217,7 +217,7 @@ def _encode(files: Sequence[RowFile], layout: _Layout, sink: Sink, num_rows: int
     done = 0
     for number, piece in _pieces(files, list(layout.wanted())):
         for encoder in encoders:
-            block = _encoded(piece, encoder)
+            block = encoded(piece, encoder)
             sink.append(f"{encoder.layout.entity.value}_ids", block.ids)
             sink.append(f"{encoder.layout.entity.value}_values", block.values)
         sink.append(_LABEL, np.stack([label(piece, task.label) for task in schema.tasks], axis=1))
@@ -245,7 +245,8 @@ def _pieces(files: Sequence[RowFile], columns: Sequence[str]) -> Iterator[tuple[
             first_row += batch.num_rows
 
 
-def _encoded(piece: Piece, encoder: Encoder) -> Block:
+def encoded(piece: Piece, encoder: Encoder) -> Block:
+    """Encode one entity's fields of a piece, defaults filled in. Raises ExamplesError."""
     block = Block.empty(len(piece), encoder.layout)
     for entry in encoder.layout.fields:
         field = entry.field
