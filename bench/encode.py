@@ -3,7 +3,7 @@
     python bench/encode.py                 # a million rows in memory, then mapped from files
     python bench/encode.py --rows 5000000 --mapped-only
 
-Prints rows a second over the whole path (Parquet on disk to blocks), over encoding alone (the rows are at hand
+Prints rows a second over the whole path (Parquet on disk to blocks), over encoding alone (the rows at hand
 as Arrow batches), over reading alone, and the process's peak memory.
 """
 
