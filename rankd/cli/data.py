@@ -59,6 +59,39 @@ def list_(root: Root = None, as_json: JsonFlag = False) -> None:
     out.print(table)
 
 
+@app.command("convert")
+def convert(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="Such as criteo; `rankd data formats`.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="The files as published, or the folder that holds them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it must not exist.")],
+) -> None:
+    """Turn files of a published data set into examples, users, items and a schema for `rankd train`."""
+    with wants():
+        from rankd_training.data.conversion import convert as write
+        from rankd_training.data.formats import describe
+        from rankd_training.errors import DataError
+
+    with wants(DataError), row_bar("rows") as progress:
+        how = describe(form)
+        write(how, files, output, progress=progress)
+    out.print(str(output), soft_wrap=True)
+    command = f"rankd train --examples {output} {how.advice}".rstrip()
+    tell.print(f"train on it with `{command}`", soft_wrap=True)
+
+
+@app.command("formats")
+def formats() -> None:
+    """List the published forms that `rankd data convert` reads, and the files of each."""
+    with wants():
+        from rankd_training.data.formats import FORMATS
+    table = Table("format", "what", "files", box=None)
+    for how in FORMATS.values():
+        table.add_row(how.name, how.description, " ".join(role.example for role in how.roles.values()))
+    out.print(table)
+
+
 @app.command("generate")
 def generate(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it must not exist.")],

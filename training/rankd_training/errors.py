@@ -6,6 +6,7 @@ TrainingError
 │   ├── RootNotWritable       the folder for data sets cannot be written
 │   ├── BrokenDataSet         a prepared folder is incomplete or was changed
 │   ├── MalformedSource       a source's archive is not in its documented form
+│   ├── ConversionRefused     files cannot be converted: which are missing, or where the output is in the way
 │   ├── SourceAbsent          the files that the user brings are not in the data folder
 │   ├── DownloadFailed        one source could not be fetched
 │   │   └── DigestMismatch    it was fetched, and it is not what it should be
@@ -67,6 +68,10 @@ class MalformedSource(DataError):
         super().__init__(f"{archive}: {problem}")
         self.archive = archive
         self.problem = problem
+
+
+class ConversionRefused(DataError):
+    """Files cannot be converted as asked; the message says why and what to do."""
 
 
 class SourceAbsent(DataError):
