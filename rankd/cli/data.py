@@ -134,4 +134,4 @@ def generate(
         )
         write_planted(output, config, progress=progress)
     out.print(str(output), soft_wrap=True)
-    tell.print(f"train on it with `rankd train --examples {output}`")
+    tell.print(f"train on it with `rankd train --examples {output}`", soft_wrap=True)

@@ -50,7 +50,8 @@ def infer(
         out.print(text, soft_wrap=True, markup=False, end="")
         return
     output.write_text(text, encoding="utf-8")
-    tell.print(f"{output}: read it, then run `rankd train --examples {examples} --schema {output}`")
+    command = f"rankd train --examples {examples} --schema {output}"
+    tell.print(f"{output}: read it, then run `{command}`", soft_wrap=True)
 
 
 def _name(examples: Path) -> str:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from rankd_contract.schema_file import parse_schema
 from rankd_contract.signature import tensors
 from rankd_export.exporter import export_run
 from rankd_service.app import build
@@ -38,16 +39,26 @@ def table() -> pa.Table:
             "size": rng.normal(size=NUM_ROWS).astype(np.float32),
             "tags": [["a", "b", "c"][: k % 4] for k in range(NUM_ROWS)],
             "click": (colour == "red") ^ (rng.random(NUM_ROWS) < 0.2),
+            "at": np.full(NUM_ROWS, 7 * 3600),
             "split": np.resize(["train"] * 4 + ["valid", "test"], NUM_ROWS),
         }
     )
 
 
+CONTEXT = """  - name: request
+    entity: context
+    fields:
+      - {name: hour, kind: categorical, source: at, derive: hour_of_day}
+tasks:"""
+
+
+@pytest.mark.parametrize("context", [False, True], ids=["rows-alone", "rows-in-a-context"])
 @pytest.mark.parametrize("model", registry.names())
-def test_a_table_without_users_trains_exports_and_serves(model: str, tmp_path: Path) -> None:
+def test_a_table_without_users_trains_exports_and_serves(model: str, context: bool, tmp_path: Path) -> None:
     rows = table()
     pq.write_table(rows, tmp_path / "examples.parquet")
-    (tmp_path / "schema.yaml").write_text(TABLE, encoding="utf-8")
+    text = TABLE.replace("tasks:", CONTEXT) if context else TABLE
+    (tmp_path / "schema.yaml").write_text(text, encoding="utf-8")
     settings = TrainSettings(
         tmp_path / "examples.parquet", tmp_path / "schema.yaml", tmp_path / "run", model, epochs=1
     )
@@ -62,15 +73,16 @@ def test_a_table_without_users_trains_exports_and_serves(model: str, tmp_path: P
     ]
     with running(service) as address, httpx.Client(base_url=address) as client:
         until_ready(address)
-        answer = client.post("/v1/rank/table", json={"items": items, "sort": False})
-        named = client.post("/v1/rank/table", json={"user": "42", "items": items, "sort": False})
+        body = {"items": items, "sort": False, "context": {"hour": 7} if context else {}}
+        answer = client.post("/v1/rank/table", json=body)
+        named = client.post("/v1/rank/table", json={**body, "user": "42"})
     assert answer.status_code == 200, answer.text
-    body = answer.json()
-    assert body["items"] == named.json()["items"], "a user that no field describes changes nothing"
-    assert body["feature_status"] == {"user": {}, "item": {"NOT_FOUND": 3}}
+    found = answer.json()
+    assert found["items"] == named.json()["items"], "a user that no field describes changes nothing"
+    assert found["feature_status"] == {"user": {}, "item": {"NOT_FOUND": 3}}
 
-    examples = load_examples(tmp_path / "examples.parquet", table_schema())
+    examples = load_examples(tmp_path / "examples.parquet", parse_schema(text))
     features = {n: torch.from_numpy(a) for n, a in tensors(examples.blocks, np.arange(NUM_ROWS)).items()}
     with torch.no_grad():
         score_n = torch.sigmoid(checkpoint.load(tmp_path / "run")(features))[:, 0].numpy()
-    assert [item["score"] for item in body["items"]] == pytest.approx(score_n[[5, 11, 17]], abs=1e-5)
+    assert [item["score"] for item in found["items"]] == pytest.approx(score_n[[5, 11, 17]], abs=1e-5)

@@ -29,8 +29,9 @@ from rankd_training.data.row_files import RowFile, digest_of, open_rows, split_b
 from rankd_training.data.splits import SPLIT_NAMES, SplitPlan
 from rankd_training.errors import ExamplesError
 from rankd_training.example_columns import SPLIT, Piece, group_codes, label, split_codes, times
+from rankd_training.settings import TrainSettings
 
-__all__ = ["IN_MEMORY_BYTES", "Examples", "encoded", "load_examples"]
+__all__ = ["IN_MEMORY_BYTES", "Examples", "encoded", "examples_of", "load_examples"]
 
 IN_MEMORY_BYTES = 2 << 30
 TRAIN, VALID, _ = SPLIT_NAMES
@@ -51,7 +52,7 @@ class Examples:
         group_n: an integer code of whose row it is, for the AUC within users.
         rows: indices of each split's rows, in file order.
         sha256: digest of the file, or of all files.
-        split_by: how the rows were split, in words.
+        split_by: how the rows were split, in words; empty where the caller did it.
     """
 
     schema: FeatureSchema
@@ -60,10 +61,26 @@ class Examples:
     group_n: npt.NDArray[np.int64]
     rows: Mapping[str, npt.NDArray[np.int64]]
     sha256: str
-    split_by: str
+    split_by: str = ""
 
     def __len__(self) -> int:
         return len(self.label_nT)
+
+
+def examples_of(settings: TrainSettings, schema: FeatureSchema) -> Examples:
+    """The examples of a run: every reader of a run's rows deals them out as its settings say.
+
+    Raises:
+        SettingError: `split` is no three shares.
+        ExamplesError: as `load_examples`.
+    """
+    return load_examples(
+        settings.examples,
+        schema,
+        group_column=settings.group_column,
+        split=SplitPlan.chosen(settings.split, settings.split_time, settings.split_seed),
+        in_memory_bytes=settings.in_memory_mb << 20,
+    )
 
 
 def load_examples(

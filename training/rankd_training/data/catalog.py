@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rankd_training.data.data_sets import DATA_SETS, DataSet
 from rankd_training.data.download import Progress, ignore_progress
-from rankd_training.data.local import LocalSource, digest_of
+from rankd_training.data.local import LocalSource, combined_digest
 from rankd_training.data.places import cache_root, default_root
 from rankd_training.data.prepared import load_record, publish
 from rankd_training.errors import (
@@ -54,7 +54,7 @@ def is_prepared(name: str, *, root: Path | None = None) -> bool:
     if data_set.local is None:
         return _is_current(root / name, data_set)
     try:
-        digest = digest_of(data_set.local.find(name, root))
+        digest = combined_digest(data_set.local.find(name, root))
     except SourceAbsent:
         return False
     return _is_current(cache_root() / PREPARED / name, data_set, digest)
@@ -86,7 +86,7 @@ def get(name: str, *, root: Path | None = None, progress: Progress = ignore_prog
 
 def _get_local(data_set: DataSet, source: LocalSource, root: Path) -> Path:
     files = source.find(data_set.name, root)
-    digest = digest_of(files)
+    digest = combined_digest(files)
     folder = cache_root() / PREPARED / data_set.name
     if _is_current(folder, data_set, digest):
         return folder

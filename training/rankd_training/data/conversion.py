@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankd_training.data.local import digest_of
+from rankd_training.data.local import combined_digest
 from rankd_training.data.prepared import RECORD_FILE, Provenance, Record, TableFile, sha256_of
 from rankd_training.errors import ConversionRefused
 
@@ -149,7 +149,7 @@ def _record(how: Format, files: Files, folder: Path, rows: Mapping[str, int]) ->
     provenance = Provenance(
         name=how.name,
         source=", ".join(file.name for file in sources),
-        source_sha256=digest_of(sources),
+        source_sha256=combined_digest(sources),
         licence="the publisher's; see where you have the files from",
         citation=how.description,
         preparation=how.preparation,

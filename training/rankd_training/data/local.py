@@ -54,7 +54,7 @@ class LocalSource:
             raise MalformedSource(str(folder), f"not in the expected form: {error}") from error
 
 
-def digest_of(files: tuple[Path, ...]) -> str:
+def combined_digest(files: tuple[Path, ...]) -> str:
     """One SHA-256 over names and contents."""
     listing = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(listing.encode()).hexdigest()

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from rankd_contract.hashing import hash_ints, salt
 from rankd_training.errors import SettingError
-from rankd_training.settings import TrainSettings
 
 __all__ = ["SPLIT_NAMES", "SplitPlan", "temporal_split"]
 
@@ -42,11 +41,11 @@ class SplitPlan:
     seed: int = 0
 
     @classmethod
-    def of(cls, settings: TrainSettings) -> Self | None:
-        """What a run was told; None where it was told nothing. Raises SettingError."""
-        if settings.split is None and settings.split_time is None:
+    def chosen(cls, text: str | None, time_column: str | None, seed: int) -> Self | None:
+        """The plan that settings ask for; None where they ask for none. Raises SettingError."""
+        if text is None and time_column is None:
             return None
-        return cls.parse(settings.split or DEFAULT, time_column=settings.split_time, seed=settings.split_seed)
+        return cls.parse(text or DEFAULT, time_column=time_column, seed=seed)
 
     @classmethod
     def parse(cls, text: str, *, time_column: str | None = None, seed: int = 0) -> Self:

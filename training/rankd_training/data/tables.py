@@ -13,9 +13,8 @@ import pyarrow.parquet as pq
 
 from rankd_training.errors import MalformedSource
 
-__all__ = ["DIABETES_IDS", "read_census", "read_diabetes"]
+__all__ = ["read_census", "read_diabetes"]
 
-DIABETES_IDS = 369
 _DIABETES_ROWS = {"train": 81_412, "valid": 10_177, "test": 10_177}
 # Neither source dates its rows; these are the ends of the years they cover.
 _END_OF_2008_S = 1_230_767_999
