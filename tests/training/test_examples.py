@@ -129,10 +129,14 @@ def test_an_empty_split_is_refused(tmp_path: Path) -> None:
     assert "'test'" in str(error)
 
 
-@pytest.mark.parametrize("value", ["validation", None])
-def test_an_unknown_split_is_named_with_its_row(tmp_path: Path, value: str | None) -> None:
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("validation", "did you mean 'valid'?"), ("holdout", "got 'holdout'"), (None, "got None")],
+)
+def test_an_unknown_split_is_named_with_its_row(tmp_path: Path, value: str | None, said: str) -> None:
     error = refused(tmp_path, with_value(examples_table(), "split", 3, value))
     assert (error.column, error.row) == ("split", 3)
+    assert str(error).endswith(said)
 
 
 def test_a_file_without_rows_or_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
@@ -311,6 +315,18 @@ def test_mapped_rows_are_encoded_once_for_the_same_files_and_schema(
     load(tmp_path, examples_table(seed=1), in_memory_bytes=0, cache=cache)
     assert len(list(cache.iterdir())) == 4, "another split, group or file is encoded anew"
     assert folder in cache.iterdir()
+
+
+def test_of_two_processes_that_encode_the_same_rows_both_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as blind:  # as where the other finishes after this one has looked
+        blind.setattr("rankd_training.examples.load_arrays", lambda *arguments: None)
+        first = load(tmp_path, in_memory_bytes=0, cache=cache)
+        second = load(tmp_path, in_memory_bytes=0, cache=cache)
+    assert np.array_equal(first.blocks[Entity.ITEM].ids, second.blocks[Entity.ITEM].ids)
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_rows_that_cannot_be_encoded_leave_nothing_in_the_cache(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ Legend: n rows of the piece.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -79,7 +80,10 @@ def split_codes(piece: Piece) -> npt.NDArray[np.int8]:
     code_n = np.asarray(found.fill_null(_NOBODY).to_numpy(zero_copy_only=False))
     if (code_n < 0).any():
         row = int((code_n < 0).argmax())
-        piece.refuse(SPLIT, f"expected {', '.join(SPLIT_NAMES)}, got {array[row].as_py()!r}", row)
+        given = array[row].as_py()
+        near = difflib.get_close_matches(str(given), SPLIT_NAMES, 1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        piece.refuse(SPLIT, f"expected {', '.join(SPLIT_NAMES)}, got {given!r}{hint}", row)
     return code_n.astype(np.int8)
 
 

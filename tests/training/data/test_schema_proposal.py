@@ -38,6 +38,7 @@ def interactions() -> pa.Table:
             "recent": [list(map(int, rng.integers(0, 300, k % 5))) for k in range(N)],
             "timestamp": 1_700_000_000 + 3600 * np.arange(N),
             "seen_at": pa.array(np.arange(N)).cast(pa.timestamp("s")),
+            "level": pa.array([None if k % 9 == 0 else [0.7, 2.0, 5.0][k % 3] for k in range(N)]),
             "broken?": ["x"] * N,
             "nothing": pa.nulls(N, pa.int64()),
             "where": pa.array([{"x": 1}] * N),
@@ -66,6 +67,8 @@ def test_every_column_is_a_field_of_its_kind_or_says_why_not(tmp_path: Path) -> 
     assert [t.kind for t in fields["temperature"].transforms] == [TransformKind.STANDARD]
     assert (fields["recent"].kind, fields["recent"].shares) == (Kind.SEQUENCE, "item_id")
     assert fields["f_odd_name_"].source == "odd name!"
+    assert fields["level"].transforms[-1].edges == (2.0, 5.0)
+    assert fields["level"].default is None, "what is missing is an id of its own"
     for why in (
         "# broken?: the same in every row looked at (x)",
         "# nothing: null in every row looked at, null in 100.0%",

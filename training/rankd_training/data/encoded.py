@@ -100,8 +100,11 @@ class InFiles:
             file.close()
         names = {name: spec.shape(self._num_rows) for name, spec in self._specs.items()}
         (self._staging / _RECORD).write_text(json.dumps({"arrays": names}) + "\n", encoding="utf-8")
-        if not self._folder.exists():  # another process may have been faster; its arrays are the same
+        try:
             self._staging.replace(self._folder)
+        except OSError:
+            if not self._folder.exists():  # another process may have been faster; its arrays are the same
+                raise
         found = load_arrays(self._folder, self._specs, self._num_rows)
         assert found is not None
         return found

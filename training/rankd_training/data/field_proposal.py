@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 __all__ = ["Proposal", "is_time", "propose_field"]
 
 _MOST_VALUES = 256  # a longer vocabulary is nobody's to read
+_MOST_LEVELS = 32
 _MOST_BUCKETS = 1 << 22
 _SPARSE = 4  # whole numbers that leave out more than three in four are amounts, not names
 _EDGES = 20
@@ -121,12 +122,17 @@ def _measure(name: str, seen: Any) -> Proposal:
     number_n = number_n[np.isfinite(number_n)]
     if not len(number_n) or number_n.std() == 0:
         return Proposal((), "the same in every row looked at, or never finite")
+    levels = np.unique(number_n.astype(np.float32))
+    if len(levels) <= _MOST_LEVELS:  # codes, as they are stored where some are missing
+        transform = {"bucketize": [float(str(level)) for level in levels[1:]]}
+        field = _field(name, kind="numeric", dtype="float32", transform=transform)
+        return Proposal((field,), f"numbers, {len(levels)} values, a bucket each")
     middle = float(np.median(number_n))
     heavy = number_n.min() >= 0 and number_n.max() > number_n.mean() + _HEAVY_TAIL * number_n.std()
     scaled_n = np.log1p(number_n) if heavy else number_n
     standard = {"standard": {"mean": _short(scaled_n.mean()), "std": _short(scaled_n.std())}}
-    transform: Any = ["log1p", standard] if heavy else standard
-    field = _field(name, kind="numeric", dtype="float32", default=_short(middle), transform=transform)
+    steps: Any = ["log1p", standard] if heavy else standard
+    field = _field(name, kind="numeric", dtype="float32", default=_short(middle), transform=steps)
     return Proposal((field,), "a measure with a long tail" if heavy else "a measure")
 
 

@@ -77,6 +77,8 @@ def open_rows(path: Path) -> tuple[RowFile, ...]:
     Raises:
         ExamplesError: there is nothing to read, or it is in no form that we know.
     """
+    if not path.exists():
+        raise ExamplesError(path, "does not exist")
     if not path.is_dir():
         return (_open(path),)
     if (path / _MAIN).is_file():
