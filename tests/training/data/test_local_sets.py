@@ -11,6 +11,7 @@ import pytest
 
 from rankd_contract.schema import FIRST_VALUE, UNKNOWN, Entity, FeatureSchema
 from rankd_contract.schema_file import load_schema
+from rankd_service.features.view_file import ViewFile
 from rankd_training.data import catalog
 from rankd_training.errors import SourceAbsent
 from rankd_training.examples import Examples, load_examples
@@ -71,6 +72,22 @@ def test_movielens_latest_small_splits_as_published(shared_data: Path) -> None:
     split = pq.read_table(folder / "examples.parquet")["split"]
     pairs = zip(split.to_pylist(), given["time_split"].cast(pa.string()).to_pylist(), strict=True)
     assert sum(ours != theirs for ours, theirs in pairs) <= 3, "shares are rounded down, not up"
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("diabetes130", {"items": 101_766}),
+        ("census-income", {"items": 99_762}),
+        ("movielens-latest-small", {"users": 610, "items": 9_742}),
+    ],
+)
+def test_the_store_takes_what_is_prepared(name: str, rows: dict[str, int], shared_data: Path) -> None:
+    folder, schema, _ = prepared(name, shared_data)
+    for view in schema.stored_views:
+        file = {Entity.USER: "users", Entity.ITEM: "items"}[view.entity]
+        with ViewFile(folder / f"{file}.parquet", view, 1 << 14) as found:
+            assert len(found.hashes()) == rows[file]
 
 
 @pytest.mark.parametrize("name", ["diabetes130", "census-income", "movielens-latest-small"])
