@@ -329,6 +329,12 @@ def test_of_two_processes_that_encode_the_same_rows_both_have_them(
     assert len(list(cache.iterdir())) == 1
 
 
+def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "cache").touch()
+    with pytest.raises(ExamplesError, match=r"cache.*set XDG_CACHE_HOME .* or raise in_memory_mb"):
+        load(tmp_path, in_memory_bytes=0, cache=tmp_path / "cache")
+
+
 def test_rows_that_cannot_be_encoded_leave_nothing_in_the_cache(tmp_path: Path) -> None:
     table = with_value(examples_table(), "clicked", 700, 3)
     with pytest.raises(ExamplesError):

@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -116,19 +117,14 @@ def load_examples(
     if not num_rows:
         raise ExamplesError(path, "has no rows")
     sha256 = digest_of(files)
-    specs = layout.specs()
     if num_rows * layout.row_bytes() <= in_memory_bytes:
-        memory = InMemory(specs, num_rows)
+        memory = InMemory(layout.specs(), num_rows)
         _encode(files, layout, memory, num_rows)
-        arrays = memory.finish()
+        arrays: Mapping[str, npt.NDArray[Any]] = memory.finish()
     else:
-        folder = (cache or cache_root() / "encoded") / layout.key(sha256)
-        found = load_arrays(folder, specs, num_rows)
-        if found is None:
-            with InFiles(folder, specs, num_rows) as written:
-                _encode(files, layout, written, num_rows)
-                found = written.finish()
-        arrays = found
+        arrays = _mapped(
+            path, files, layout, (cache or cache_root() / "encoded") / layout.key(sha256), num_rows
+        )
     rows = {name: np.flatnonzero(arrays[_SPLIT] == code) for code, name in enumerate(SPLIT_NAMES)}
     _check_splits(path, schema, arrays[_LABEL], arrays[_SPLIT], rows)
     return Examples(
@@ -140,6 +136,26 @@ def load_examples(
         sha256=sha256,
         split_by=layout.split_by,
     )
+
+
+def _mapped(
+    path: Path, files: Sequence[RowFile], layout: _Layout, folder: Path, num_rows: int
+) -> Mapping[str, npt.NDArray[Any]]:
+    """The arrays of `folder`, encoded where it is not there yet."""
+    try:
+        found = load_arrays(folder, layout.specs(), num_rows)
+        if found is None:
+            with InFiles(folder, layout.specs(), num_rows) as written:
+                _encode(files, layout, written, num_rows)
+                found = written.finish()
+    except OSError as error:
+        needed_mb = num_rows * layout.row_bytes() >> 20
+        raise ExamplesError(
+            path,
+            f"{needed_mb:,} MB of encoded rows cannot be kept in {folder.parent} ({error.strerror or error}); "
+            "set XDG_CACHE_HOME to a folder with room, or raise in_memory_mb",
+        ) from error
+    return found
 
 
 @dataclass(frozen=True, slots=True)
