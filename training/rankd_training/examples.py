@@ -9,9 +9,6 @@ Legend: n rows, T tasks.
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,21 +21,19 @@ from rankd_contract.columns import Column
 from rankd_contract.encoding import Block, Encoder
 from rankd_contract.errors import ContractError, ValueTypeError
 from rankd_contract.schema import Entity, FeatureSchema
-from rankd_training.data.encoded import ArraySpec, InFiles, InMemory, Sink, load_arrays
+from rankd_training.data.encoded import InFiles, InMemory, Sink, load_arrays
 from rankd_training.data.places import cache_root
-from rankd_training.data.row_files import RowFile, digest_of, open_rows, split_by_name
+from rankd_training.data.row_files import RowFile, digest_of, open_rows
 from rankd_training.data.splits import SPLIT_NAMES, SplitPlan
 from rankd_training.errors import ExamplesError
 from rankd_training.example_columns import SPLIT, Piece, group_codes, label, split_codes, times
+from rankd_training.example_layout import CODE, GROUP, LABEL, Layout, check_columns
 from rankd_training.settings import TrainSettings
 
 __all__ = ["IN_MEMORY_BYTES", "Examples", "encoded", "examples_of", "load_examples"]
 
 IN_MEMORY_BYTES = 2 << 30
 TRAIN, VALID, _ = SPLIT_NAMES
-# Goes up whenever the same files and schema would be encoded otherwise.
-_ENCODING = 1
-_LABEL, _GROUP, _SPLIT = "label", "group", "split"
 _COUNTED_AT_ONCE = 1 << 20
 
 
@@ -111,8 +106,8 @@ def load_examples(
     """
     files = open_rows(path)
     users = schema.of(Entity.USER)
-    layout = _Layout.of(path, files, schema, group_column or (users[0].key if users else None), split)
-    _check_columns(files, layout)
+    layout = Layout.of(path, files, schema, group_column or (users[0].key if users else None), split)
+    check_columns(files, layout)
     num_rows = sum(file.num_rows for file in files)
     if not num_rows:
         raise ExamplesError(path, "has no rows")
@@ -125,13 +120,13 @@ def load_examples(
         arrays = _mapped(
             path, files, layout, (cache or cache_root() / "encoded") / layout.key(sha256), num_rows
         )
-    rows = {name: np.flatnonzero(arrays[_SPLIT] == code) for code, name in enumerate(SPLIT_NAMES)}
-    _check_splits(path, schema, arrays[_LABEL], arrays[_SPLIT], rows)
+    rows = {name: np.flatnonzero(arrays[CODE] == code) for code, name in enumerate(SPLIT_NAMES)}
+    _check_splits(path, schema, arrays[LABEL], arrays[CODE], rows)
     return Examples(
         schema=schema,
         blocks={e: Block(arrays[f"{e.value}_ids"], arrays[f"{e.value}_values"]) for e in Entity},
-        label_nT=arrays[_LABEL],
-        group_n=arrays[_GROUP],
+        label_nT=arrays[LABEL],
+        group_n=arrays[GROUP],
         rows=rows,
         sha256=sha256,
         split_by=layout.split_by,
@@ -139,7 +134,7 @@ def load_examples(
 
 
 def _mapped(
-    path: Path, files: Sequence[RowFile], layout: _Layout, folder: Path, num_rows: int
+    path: Path, files: Sequence[RowFile], layout: Layout, folder: Path, num_rows: int
 ) -> Mapping[str, npt.NDArray[Any]]:
     """The arrays of `folder`, encoded where it is not there yet."""
     try:
@@ -152,97 +147,13 @@ def _mapped(
         needed_mb = num_rows * layout.row_bytes() >> 20
         raise ExamplesError(
             path,
-            f"{needed_mb:,} MB of encoded rows cannot be kept in {folder.parent} ({error.strerror or error}); "
-            "set XDG_CACHE_HOME to a folder with room, or raise in_memory_mb",
+            f"{needed_mb:,} MB of encoded rows cannot be kept in {folder.parent} "
+            f"({error.strerror or error}); set XDG_CACHE_HOME to a folder with room, or raise in_memory_mb",
         ) from error
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Which columns are read for what, and which arrays they become."""
-
-    schema: FeatureSchema
-    group_column: str | None
-    plan: SplitPlan | None
-    file_splits: list[str] | None
-    split_by: str
-
-    @classmethod
-    def of(
-        cls,
-        path: Path,
-        files: Sequence[RowFile],
-        schema: FeatureSchema,
-        group_column: str | None,
-        plan: SplitPlan | None,
-    ) -> _Layout:
-        if plan is not None:
-            return cls(schema, group_column, plan, None, str(plan))
-        if any(SPLIT in file.schema.names for file in files):
-            return cls(schema, group_column, None, None, f"column '{SPLIT}'")
-        by_name = split_by_name(files, path)
-        if by_name is not None:
-            return cls(schema, group_column, None, by_name, "the files' names")
-        return cls(schema, group_column, SplitPlan(), None, f"{SplitPlan()}, since no column '{SPLIT}' says")
-
-    def wanted(self) -> dict[str, str]:
-        """Columns to read, and what for."""
-        wanted = {f.source: f"field '{f.name}'" for f in self.schema.fields.values()}
-        wanted |= {task.label: f"the label of task '{task.name}'" for task in self.schema.tasks}
-        if self.group_column is not None:
-            wanted[self.group_column] = "the rows' group"
-        if self.plan is not None and self.plan.time_column is not None:
-            wanted[self.plan.time_column] = "the time to split by"
-        if self.plan is None and self.file_splits is None:
-            wanted[SPLIT] = "train, valid or test"
-        return wanted
-
-    def specs(self) -> dict[str, ArraySpec]:
-        """The arrays of all rows."""
-        specs = {}
-        for entity in Entity:
-            at = self.schema.layout(entity)
-            specs[f"{entity.value}_ids"] = ArraySpec("<i4", at.num_ids)
-            specs[f"{entity.value}_values"] = ArraySpec("<f4", at.num_values)
-        specs[_LABEL] = ArraySpec("<f4", len(self.schema.tasks))
-        specs[_GROUP], specs[_SPLIT] = ArraySpec("<i8"), ArraySpec("|i1")
-        return specs
-
-    def row_bytes(self) -> int:
-        """What one row takes."""
-        return sum(
-            np.dtype(s.dtype).itemsize * (1 if s.width is None else s.width) for s in self.specs().values()
-        )
-
-    def key(self, sha256: str) -> str:
-        """Name the folder of the mapped arrays: equal only where they would be equal."""
-        parts = [_ENCODING, sha256, self.schema.canonical, self.group_column, self.split_by, self.file_splits]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-
-def _check_columns(files: Sequence[RowFile], layout: _Layout) -> None:
-    """Refuse a missing column, and a field's column whose type cannot be read, before any row is."""
-    for file in files:
-        names = file.schema.names
-        for column, purpose in layout.wanted().items():
-            if column not in names:
-                near = difflib.get_close_matches(column, names, 1)
-                hint = f"did you mean '{near[0]}'? " if near else ""
-                problem = f"no such column ({purpose}); {hint}the file has {', '.join(names)}"
-                raise ExamplesError(file.path, problem, column=column)
-        empty = file.schema.empty_table()
-        for field in layout.schema.fields.values():
-            try:
-                Column.from_arrow(empty[field.source].combine_chunks(), field)
-            except ValueTypeError as error:
-                problem = f"field '{field.name}' expects {error.expected}, got {error.got}"
-                if error.expected == "a column of int64" and error.got == "double":
-                    problem += "; integers with nulls are often stored so: cast them, or make it float32"
-                raise ExamplesError(file.path, problem, column=field.source) from error
-
-
-def _encode(files: Sequence[RowFile], layout: _Layout, sink: Sink, num_rows: int) -> None:
+def _encode(files: Sequence[RowFile], layout: Layout, sink: Sink, num_rows: int) -> None:
     """Read every row once, piece by piece."""
     schema, plan = layout.schema, layout.plan
     encoders = [Encoder(schema, entity) for entity in Entity]
@@ -253,21 +164,21 @@ def _encode(files: Sequence[RowFile], layout: _Layout, sink: Sink, num_rows: int
             block = encoded(piece, encoder)
             sink.append(f"{encoder.layout.entity.value}_ids", block.ids)
             sink.append(f"{encoder.layout.entity.value}_values", block.values)
-        sink.append(_LABEL, np.stack([label(piece, task.label) for task in schema.tasks], axis=1))
+        sink.append(LABEL, np.stack([label(piece, task.label) for task in schema.tasks], axis=1))
         if layout.group_column is not None:
-            sink.append(_GROUP, group_codes(piece, layout.group_column))
+            sink.append(GROUP, group_codes(piece, layout.group_column))
         else:
-            sink.append(_GROUP, np.arange(done, done + len(piece)))
+            sink.append(GROUP, np.arange(done, done + len(piece)))
         if layout.file_splits is not None:
             code = SPLIT_NAMES.index(layout.file_splits[number])
-            sink.append(_SPLIT, np.full(len(piece), code, np.int8))
+            sink.append(CODE, np.full(len(piece), code, np.int8))
         elif plan is None:
-            sink.append(_SPLIT, split_codes(piece))
+            sink.append(CODE, split_codes(piece))
         elif plan.time_column is not None:
             time_pieces.append(times(piece, plan.time_column))
         done += len(piece)
     if plan is not None:
-        sink.append(_SPLIT, plan.codes(num_rows, np.concatenate(time_pieces) if time_pieces else None))
+        sink.append(CODE, plan.codes(num_rows, np.concatenate(time_pieces) if time_pieces else None))
 
 
 def _pieces(files: Sequence[RowFile], columns: Sequence[str]) -> Iterator[tuple[int, Piece]]:
