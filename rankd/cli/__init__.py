@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rankd.cli import bench, data, demo, doctor, export, features, rank, serve, train
+from rankd.cli import bench, data, demo, doctor, export, features, rank, schema, serve, train
 
 __all__ = ["app", "main"]
 
@@ -23,6 +23,7 @@ app.command("rank")(rank.rank)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.add_typer(schema.app, name="schema")
 app.add_typer(features.app, name="features")
 
 

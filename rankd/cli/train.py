@@ -22,12 +22,29 @@ if TYPE_CHECKING:
 
 __all__ = ["run_training", "train"]
 
+SCHEMA_FILE = "schema.yaml"
+
 
 def train(
     model: Annotated[str, typer.Option(help="What to train: mlcc, infnet, armnet, dcnv2 or lr.")] = "mlcc",
     data: Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")] = None,
-    examples: Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")] = None,
-    schema: Annotated[Path | None, typer.Option(help="Schema file of your examples.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Or your own examples: a Parquet or libsvm file, or a folder of them.")
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(help="Schema file of your examples; default: schema.yaml in their folder."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Deal out train, valid and test rows, such as 80/10/10; default: their column `split`, "
+            "or the names of the files, or else 80/10/10."
+        ),
+    ] = None,
+    split_time: Annotated[
+        str | None, typer.Option(help="Column of times: the latest rows are tested on.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run; default: a new one in HOME/runs.")
     ] = None,
@@ -43,9 +60,12 @@ def train(
 ) -> None:
     """Train a model; prints how good it is on each split and where the run lies."""
     check_architecture(model)
+    if examples is not None and schema is None and (examples / SCHEMA_FILE).is_file():
+        schema = examples / SCHEMA_FILE
     if (data is None) == (examples is None) or (examples is None) != (schema is None):
-        fail("give --data NAME, or --examples FILE together with --schema FILE", 2)
-    given = {"epochs": epochs, "seed": seed}
+        hint = "`rankd schema infer FILE` proposes a schema"
+        fail(f"give --data NAME, or --examples FILE together with --schema FILE; {hint}", 2)
+    given = {"epochs": epochs, "seed": seed, "split": split, "split_time": split_time}
     chosen = {key: value for key, value in given.items() if value is not None} | _settings(settings or [])
     if data is not None:
         from rankd_training.data import catalog
@@ -91,6 +111,7 @@ def run_training(
     with wants(TrainingError, ContractError), RichProgress(tell) as progress:
         places = {"examples": examples, "schema": schema, "output": output, "model": model}
         result = ctr.train(read_config(TrainSettings, {**settings, **places}), progress=progress)
+    tell.print(f"rows split by {result.record.split_by}", soft_wrap=True)
     tell.print(render_metrics(result))
     for warning in result.record.warnings:
         tell.print(f"[bold yellow]warning[/]: {escape(warning)}", soft_wrap=True)

@@ -6,6 +6,8 @@ TrainingError
 │   ├── RootNotWritable       the folder for data sets cannot be written
 │   ├── BrokenDataSet         a prepared folder is incomplete or was changed
 │   ├── MalformedSource       a source's archive is not in its documented form
+│   ├── ConversionRefused     files cannot be converted: which are missing, or where the output is in the way
+│   ├── SourceAbsent          the files that the user brings are not in the data folder
 │   ├── DownloadFailed        one source could not be fetched
 │   │   └── DigestMismatch    it was fetched, and it is not what it should be
 │   └── OfflineError          every source failed; names each, and why
@@ -67,6 +69,24 @@ class MalformedSource(DataError):
         super().__init__(f"{archive}: {problem}")
         self.archive = archive
         self.problem = problem
+
+
+class ConversionRefused(DataError):
+    """Files cannot be converted as asked; the message says why and what to do."""
+
+
+class SourceAbsent(DataError):
+    """A data set that is not downloaded is not in the data folder either; says where from and where to."""
+
+    def __init__(self, name: str, folder: Path, files: str, obtain: str) -> None:
+        super().__init__(
+            f"{name} is not downloaded; its files are brought by you and were not found.\n"
+            f"Where to get them: {obtain}\n"
+            f"Where to put them: {files} into {folder} (or set RANKD_DATA to the folder above it), "
+            f"then run `rankd data get {name}` again"
+        )
+        self.name = name
+        self.folder = folder
 
 
 class DownloadFailed(DataError):

@@ -49,6 +49,7 @@ class RunRecord:
     model: str
     seed: int
     examples_sha256: str
+    split_by: str
     rows: Mapping[str, int]
     warnings: tuple[str, ...]
     parameters: int
@@ -78,6 +79,7 @@ def record_of(
         model=settings.model,
         seed=settings.seed,
         examples_sha256=examples.sha256,
+        split_by=examples.split_by,
         rows={split: len(rows) for split, rows in examples.rows.items()},
         warnings=silent_columns(examples),
         parameters=parameters,
