@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +14,7 @@ from rankd_contract.bundle import model_names, open_current
 from rankd_contract.errors import ContractError
 from rankd_contract.schema import FeatureSchema
 
-__all__ = ["check_architecture", "published_schema", "served_instead", "unknown"]
+__all__ = ["check_architecture", "check_served", "published_schema", "served_instead", "unknown"]
 
 
 def unknown(option: str, name: str, known: Sequence[str], what: str) -> NoReturn:
@@ -40,6 +41,14 @@ def published_schema(repository: Path, name: str) -> FeatureSchema:
         if name not in known:
             unknown("--model", name, known, f"published in {repository}")
         return open_current(repository, name).schema
+
+
+def check_served(url: str, name: str) -> None:
+    """Leave where a service names its models and has none of that name; what else is wrong shows later."""
+    with Client(url) as client, suppress(RankdError):
+        known = [str(m["model"]) for m in client.models()]
+        if known and name not in known:
+            unknown("--model", name, known, "served")
 
 
 def served_instead(client: Client, name: str, error: RankdError) -> NoReturn:

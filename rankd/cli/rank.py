@@ -76,11 +76,14 @@ REASONS = {
     "no_time": "no time was left to read features",
     "features_missing": "most candidates have no stored features",
     "rows_unreadable": "stored rows could not be read",
+    "inference_late": "the model had no time for all of them",
     "score_not_finite": "the model gave no number",
 }
 RUNGS = {
     "near_cache_row": "were scored from rows kept from earlier",
     "default_row": "were scored from the schema's defaults",
+    "fewer_candidates": "were not scored and follow with the model's average",
+    "retrieval_order": "were not scored and stand in the order they came in",
     "last_place": "were put last",
 }
 

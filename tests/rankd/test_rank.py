@@ -37,10 +37,15 @@ def test_a_degraded_answer_is_told_in_words(address: str) -> None:
     assert "{" not in done.stdout
 
 
-def test_a_model_that_is_not_served_is_answered_with_those_that_are(address: str) -> None:
-    done = rankd("rank", "--url", address, "--user", "42", "--items", "1,2", "--model", "flims")
-    assert done.returncode == 2
-    assert "--model flims: unknown; did you mean 'films'? served: films, prices" in done.stderr
+def test_a_model_that_is_not_served_is_answered_with_those_that_are(address: str, tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text('{"user": "42", "item_ids": ["1"]}')
+    for command in (
+        ("rank", "--user", "42", "--items", "1,2"),
+        ("bench", "--body", str(tmp_path / "request.json")),
+    ):
+        done = rankd(*command, "--url", address, "--model", "flims")
+        assert done.returncode == 2, done.stderr
+        assert "--model flims: unknown; did you mean 'films'? served: films, prices" in done.stderr
 
 
 def test_every_reason_and_every_rung_has_words() -> None:
