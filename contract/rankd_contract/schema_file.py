@@ -167,9 +167,11 @@ def _check_whole(schema: FeatureSchema) -> None:
         doubled = sorted(name for name, n in Counter(names).items() if n > 1)
         if doubled:
             raise SchemaError(f"{kind}: names must be unique; used twice: {', '.join(doubled[:5])}")
-    for entity in (Entity.USER, Entity.ITEM):
-        if not schema.of(entity):
-            raise SchemaError(f"views: no view of entity {entity.value}; a ranking needs one")
+    if not schema.of(Entity.ITEM):
+        raise SchemaError(
+            "views: no view of entity item: candidates are what is scored, so a ranking needs one; "
+            "the rows of a single table, whatever they are, are one item view"
+        )
     for view in schema.views:
         width = view.num_ids + view.num_values
         if width > _MAX_ROW_NUMBERS:

@@ -25,7 +25,7 @@ ort.disable_telemetry_events()
 Request = Mapping[str, NDArray[Any]]
 
 TOLERANCE = 1e-5
-_OF_USER = f"in_{Entity.USER.value}_"
+_OF_USER = tuple(f"in_{entity.value}_" for entity in (Entity.USER, Entity.CONTEXT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def compare(
             want = model({name: torch.from_numpy(array) for name, array in request.items()})
         expected = want.numpy()
         n = len(request[ROW])
-        users = next(len(array) for name, array in request.items() if name.startswith(_OF_USER))
+        users = next((len(array) for name, array in request.items() if name.startswith(_OF_USER)), 1)
         by_logit = float((np.abs(logits - expected) / np.maximum(1.0, np.abs(expected))).max())
         by_score = float(np.abs(scores - torch.sigmoid(want).numpy()).max())
         if not max(by_logit, by_score) <= tolerance:  # so that NaN fails too

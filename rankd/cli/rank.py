@@ -18,7 +18,9 @@ Url = Annotated[str, typer.Option(help="Address of the service.")]
 
 
 def rank(
-    user: Annotated[str, typer.Option(help="Id of the user.")],
+    user: Annotated[
+        str | None, typer.Option(help="Id of the user; none for a model of a table without users.")
+    ] = None,
     items: Annotated[str | None, typer.Option(help="Ids of the candidates, separated by commas.")] = None,
     items_file: Annotated[Path | None, typer.Option(help="Or a file with one id a line.")] = None,
     model: Annotated[str | None, typer.Option(help="Model to ask; default: the only one served.")] = None,

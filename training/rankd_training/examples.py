@@ -63,16 +63,20 @@ def load_examples(path: Path, schema: FeatureSchema, *, group_column: str | None
     Args:
         path: the file; a column for each field's source, each task's label, and `split`.
         schema: what to encode under.
-        group_column: whose row it is; by default the key of the schema's first user view.
+        group_column: whose row it is; by default the key of the schema's first user view, and every row its
+            own where the schema has no user.
 
     Raises:
         ExamplesError: a column is missing or of the wrong type, a label is not 0 or 1 or has one class only,
             or a split is empty; names file, column and row.
     """
-    group_column = group_column or schema.of(Entity.USER)[0].key
+    users = schema.of(Entity.USER)
+    group_column = group_column or (users[0].key if users else None)
     wanted = {f.source: f"field '{f.name}'" for f in schema.fields.values()}
     wanted |= {task.label: f"the label of task '{task.name}'" for task in schema.tasks}
-    wanted |= {SPLIT: "train, valid or test", group_column: "the rows' group"}
+    wanted |= {SPLIT: "train, valid or test"}
+    if group_column is not None:
+        wanted[group_column] = "the rows' group"
     table = _read(path, wanted)
     rows = _split_rows(path, table)
     labels = [_label(path, table, task.label, rows) for task in schema.tasks]
@@ -80,7 +84,7 @@ def load_examples(path: Path, schema: FeatureSchema, *, group_column: str | None
         schema=schema,
         blocks={entity: _encode(path, table, schema, entity) for entity in Entity},
         label_nT=np.stack(labels, axis=1),
-        group_n=_codes(table, group_column),
+        group_n=np.arange(table.num_rows) if group_column is None else _codes(table, group_column),
         rows=rows,
         sha256=sha256_of(path),
     )

@@ -11,7 +11,7 @@ from rankd_training.errors import SettingError, UnknownModel
 from rankd_training.models import registry
 from rankd_training.models.dcnv2 import DCNv2Config
 from rankd_training.models.mlcc import MLCC, MLCCConfig
-from tests.training.fields import categorical_schema, mixed_schema, random_inputs
+from tests.training.fields import categorical_schema, mixed_schema, random_inputs, table_schema
 
 ONLY_NUMBERS = """
 rankd_schema: 1
@@ -51,6 +51,7 @@ def test_every_model_gives_a_logit_a_candidate_and_task(name: str, num_users: in
         categorical_schema(1, 1),
         categorical_schema(2, 3, num_tasks=3),
         parse_schema(ONLY_NUMBERS),
+        table_schema(),
     ):
         model = registry.build(name, schema, {}).eval()
         with torch.no_grad():

@@ -23,7 +23,7 @@ from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.gating import SlotGate
 from rankd_training.layers.heads import Tower, linear
-from rankd_training.layers.split import SplitLinear, join_sides
+from rankd_training.layers.split import SplitLinear, flat, join_sides
 
 __all__ = ["MLCC", "Crossing", "MLCCConfig"]
 
@@ -123,9 +123,7 @@ class Crossing(nn.Module):
 
     def crosses(self, user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> list[Tensor]:
         """Z_1 to Z_L, each [N, S, H d_l]."""
-        global_NG = self.compress(
-            user_RSE.reshape(-1, self.user_width), item_NSE.reshape(-1, self.item_width), row_N
-        )
+        global_NG = self.compress(flat(user_RSE), flat(item_NSE), row_N)
         weights = torch.split(global_NG, self.sizes, dim=1)  # A_{c,l}
         heads, slots = self.heads, self.num_slots
         # Columns of A_{c,1} are ordered (E, H, d_1): all heads are one batched product, with no transpose.
@@ -169,9 +167,11 @@ class _LocalCompressor(nn.Module):
         local_SNO = _per_slot(crossed_NSK, self.weight_SKO[:, : self.crossed_width])
         if self.raw_width:
             raw_SXO = self.weight_SKO[:, self.crossed_width :]
-            user_SRO = _per_slot(user_RSX, raw_SXO[: self.num_user_slots])
-            item_SNO = _per_slot(item_NSX, raw_SXO[self.num_user_slots :])
-            local_SNO = local_SNO + torch.cat([user_SRO.index_select(1, row_N), item_SNO], dim=0)
+            raw_SNO = _per_slot(item_NSX, raw_SXO[self.num_user_slots :])
+            if self.num_user_slots:
+                user_SRO = _per_slot(user_RSX, raw_SXO[: self.num_user_slots])
+                raw_SNO = torch.cat([user_SRO.index_select(1, row_N), raw_SNO], dim=0)
+            local_SNO = local_SNO + raw_SNO
         return local_SNO.transpose(0, 1)
 
 
