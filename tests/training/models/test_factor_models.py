@@ -104,7 +104,10 @@ def test_sizes_are_those_of_the_equations() -> None:
     schema = categorical_schema(3, 4)  # 7 tables of 7 rows, one task
     rows, k, flat = 49, 10, 70
     network = flat * 20 + 20 + 20 * 8 + 8 + 8 + 1
-    count = lambda model: sum(p.numel() for p in model.parameters())  # noqa: E731
+
+    def count(model: Model) -> int:
+        return sum(p.numel() for p in model.parameters())
+
     assert count(make("fm", schema)) == rows * (1 + k) + 1
     assert count(make("deepfm", schema, hidden=(20, 8))) == rows * (1 + k) + network
     assert count(make("dnn", schema, hidden=(20, 8), embedding_width=k)) == rows * k + network

@@ -30,7 +30,7 @@ tasks: [{name: click}]
 
 
 def test_the_models_are_the_ones_people_know() -> None:
-    assert registry.names() == ["mlcc", "infnet", "armnet", "dcnv2", "deepfm", "dnn", "fm", "lr"]
+    assert registry.names() == ["mlcc", "infnet", "armnet", "dcnv2", "wukong", "deepfm", "dnn", "fm", "lr"]
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -93,5 +93,5 @@ def test_a_wrong_setting_is_named_with_what_was_expected(config: Any, said: str)
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UnknownModel, match="'din'; known: mlcc, infnet, armnet, dcnv2, deepfm, dnn, fm, lr"):
+    with pytest.raises(UnknownModel, match=f"'din'; known: {', '.join(registry.names())}"):
         registry.build("din", mixed_schema(), {})

@@ -70,5 +70,5 @@ class DeepFM(nn.Module):
         fm_NT = linear_RT.index_select(0, row_N) + linear_NT  # equation 2: <w, x> ...
         fm_NT = fm_NT + self.interaction(user_RSE, item_NSE, row_N)  # ... + sum_{i<j} <V_i, V_j> x_i x_j
         user_RI, item_NI = user_RSE.reshape(-1, self.user_width), item_NSE.reshape(-1, self.item_width)
-        deep_NT: Tensor = self.head(self.deep(user_RI, item_NI, row_N))  # equations 3 and 4
-        return fm_NT + deep_NT
+        logits: Tensor = fm_NT + self.head(self.deep(user_RI, item_NI, row_N))  # equations 3 and 4
+        return logits

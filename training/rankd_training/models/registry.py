@@ -17,6 +17,7 @@ from rankd_training.models.infnet import INFNet
 from rankd_training.models.infnet_config import INFNetConfig
 from rankd_training.models.logistic import LogisticConfig, LogisticRegression
 from rankd_training.models.mlcc import MLCC, MLCCConfig
+from rankd_training.models.wukong import Wukong, WukongConfig
 
 __all__ = ["RankingConfig", "RankingModel", "build", "config_type", "name_of", "names"]
 
@@ -28,9 +29,14 @@ RankingConfig = (
     | DeepFMConfig
     | DNNConfig
     | FMConfig
+    | WukongConfig
     | LogisticConfig
 )
-RankingModel = MLCC | INFNet | ARMNet | DCNv2 | DeepFM | DNN | FactorizationMachine | LogisticRegression
+RankingModel = (
+    (
+)
+    MLCC | INFNet | ARMNet | DCNv2 | DeepFM | DNN | FactorizationMachine | Wukong | LogisticRegression
+)
 
 
 class _Entry(NamedTuple):
@@ -45,6 +51,7 @@ _MODELS: Mapping[str, _Entry] = {
     "infnet": _Entry(INFNetConfig, INFNet),
     "armnet": _Entry(ARMNetConfig, ARMNet),
     "dcnv2": _Entry(DCNv2Config, DCNv2),
+    "wukong": _Entry(WukongConfig, Wukong),
     "deepfm": _Entry(DeepFMConfig, DeepFM),
     "dnn": _Entry(DNNConfig, DNN),
     "fm": _Entry(FMConfig, FactorizationMachine),
