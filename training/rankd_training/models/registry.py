@@ -11,6 +11,7 @@ from rankd_training.errors import SettingError, UnknownModel
 from rankd_training.models.armnet import ARMNet, ARMNetConfig
 from rankd_training.models.dcnv2 import DCNv2, DCNv2Config
 from rankd_training.models.deepfm import DeepFM, DeepFMConfig
+from rankd_training.models.dlrm import DLRM, DLRMConfig
 from rankd_training.models.dnn import DNN, DNNConfig
 from rankd_training.models.fm import FactorizationMachine, FMConfig
 from rankd_training.models.infnet import INFNet
@@ -26,16 +27,15 @@ RankingConfig = (
     | INFNetConfig
     | ARMNetConfig
     | DCNv2Config
+    | WukongConfig
+    | DLRMConfig
     | DeepFMConfig
     | DNNConfig
     | FMConfig
-    | WukongConfig
     | LogisticConfig
 )
 RankingModel = (
-    (
-)
-    MLCC | INFNet | ARMNet | DCNv2 | DeepFM | DNN | FactorizationMachine | Wukong | LogisticRegression
+    MLCC | INFNet | ARMNet | DCNv2 | Wukong | DLRM | DeepFM | DNN | FactorizationMachine | LogisticRegression
 )
 
 
@@ -52,6 +52,7 @@ _MODELS: Mapping[str, _Entry] = {
     "armnet": _Entry(ARMNetConfig, ARMNet),
     "dcnv2": _Entry(DCNv2Config, DCNv2),
     "wukong": _Entry(WukongConfig, Wukong),
+    "dlrm": _Entry(DLRMConfig, DLRM),
     "deepfm": _Entry(DeepFMConfig, DeepFM),
     "dnn": _Entry(DNNConfig, DNN),
     "fm": _Entry(FMConfig, FactorizationMachine),
