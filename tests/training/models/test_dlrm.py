@@ -71,10 +71,7 @@ def printed(model: DLRM, features: Mapping[str, Tensor]) -> Tensor:
     inputs_of_user += [dot(a, b) for a, b in pairs(users, 2)]
     inputs_of_own += [dot(a, b) for a, b in pairs(owns, 2)]
     x = torch.cat(inputs_of_user + inputs_of_own, dim=1)
-    if isinstance(model.first, SplitLinear):
-        x = split(model.first, x)
-    else:
-        x = model.first(x)
+    x = split(model.first, x) if isinstance(model.first, SplitLinear) else model.first(x)
     logits: Tensor = model.head(model.top(torch.relu(x)))
     return logits
 

@@ -88,7 +88,10 @@ class DLRM(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Inputs by signature name -> logits [N, T]."""
         row_N = features[ROW]
-        users, owns, user_parts, own_parts = [], [], [], []
+        users: list[Tensor] = []  # vectors of the user's side, of a candidate's own,
+        owns: list[Tensor] = []
+        user_parts: list[Tensor] = []  # and what the top MLP reads of each
+        own_parts: list[Tensor] = []
         if self.embedding.num_user_slots:
             users.append(self.embedding.user_side(features, self.embedding.table))
         if self.embedding.num_item_slots:

@@ -18,6 +18,8 @@ from rankd_training.models.infnet import INFNet
 from rankd_training.models.infnet_config import INFNetConfig
 from rankd_training.models.logistic import LogisticConfig, LogisticRegression
 from rankd_training.models.mlcc import MLCC, MLCCConfig
+from rankd_training.models.mmoe import MMoE, MMoEConfig
+from rankd_training.models.ple import PLE, PLEConfig
 from rankd_training.models.wukong import Wukong, WukongConfig
 
 __all__ = ["RankingConfig", "RankingModel", "build", "config_type", "name_of", "names"]
@@ -30,12 +32,25 @@ RankingConfig = (
     | WukongConfig
     | DLRMConfig
     | DeepFMConfig
+    | MMoEConfig
+    | PLEConfig
     | DNNConfig
     | FMConfig
     | LogisticConfig
 )
 RankingModel = (
-    MLCC | INFNet | ARMNet | DCNv2 | Wukong | DLRM | DeepFM | DNN | FactorizationMachine | LogisticRegression
+    MLCC
+    | INFNet
+    | ARMNet
+    | DCNv2
+    | Wukong
+    | DLRM
+    | DeepFM
+    | MMoE
+    | PLE
+    | DNN
+    | FactorizationMachine
+    | LogisticRegression
 )
 
 
@@ -54,6 +69,8 @@ _MODELS: Mapping[str, _Entry] = {
     "wukong": _Entry(WukongConfig, Wukong),
     "dlrm": _Entry(DLRMConfig, DLRM),
     "deepfm": _Entry(DeepFMConfig, DeepFM),
+    "mmoe": _Entry(MMoEConfig, MMoE),
+    "ple": _Entry(PLEConfig, PLE),
     "dnn": _Entry(DNNConfig, DNN),
     "fm": _Entry(FMConfig, FactorizationMachine),
     "lr": _Entry(LogisticConfig, LogisticRegression),
