@@ -21,6 +21,7 @@ from rankd_export.graph import check, to_onnx
 from rankd_export.parity import compare, run_onnx
 from rankd_training.models import registry
 from tests.export.requests import random_request
+from tests.training.fields import table_schema
 
 MOVIELENS = load_schema(Path(str(rankd_training.__file__)).parent / "schemas" / "movielens-100k.yaml")
 MIXED = parse_schema("""
@@ -65,7 +66,7 @@ def exported(name: str, schema: FeatureSchema) -> onnx.ModelProto:
     return onnx.load_from_string(serialised(name, schema))
 
 
-@pytest.mark.parametrize("schema", [MOVIELENS, MIXED], ids=lambda schema: schema.name)
+@pytest.mark.parametrize("schema", [MOVIELENS, MIXED, table_schema()], ids=lambda schema: schema.name)
 @pytest.mark.parametrize("name", registry.names())
 def test_graph_and_model_agree_at_every_size(name: str, schema: FeatureSchema) -> None:
     model = lively(name, schema)

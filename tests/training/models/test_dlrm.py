@@ -15,7 +15,7 @@ from rankd_contract.signature import ROW
 from rankd_training.errors import SettingError
 from rankd_training.layers.split import SplitLinear
 from rankd_training.models.dlrm import DLRM, DLRMConfig
-from tests.training.fields import MIXED, categorical_schema, mixed_schema, random_inputs, tiled
+from tests.training.fields import MIXED, categorical_schema, mixed_schema, random_inputs, table_schema, tiled
 
 ITEM_NUMBERS = "\n".join(line for line in MIXED.splitlines() if "income" not in line)
 USER_NUMBERS = "\n".join(line for line in MIXED.splitlines() if "price" not in line and "weight" not in line)
@@ -25,6 +25,7 @@ SCHEMAS = {
     "user's numbers": parse_schema(USER_NUMBERS),
     "no numbers": categorical_schema(3, 4),
     "one and one": categorical_schema(1, 1),
+    "a table": table_schema(),
 }
 
 
@@ -57,13 +58,8 @@ def printed(model: DLRM, features: Mapping[str, Tensor]) -> Tensor:
     if bottom is not None:
         numbers = [features[name][row_N] for name in bottom.user] + [features[name] for name in bottom.item]
         x = torch.cat(numbers, dim=1)
-        if bottom.user and bottom.item:
-            first = bottom.network.first
-            assert isinstance(first, SplitLinear)
-            x = torch.relu(split(first, x))
-            z_NE = bottom.network.tower(x)  # type: ignore[operator]  # a module
-        else:
-            z_NE = bottom.network(x)
+        x = split(bottom.first, x) if isinstance(bottom.first, SplitLinear) else bottom.first(x)
+        z_NE = bottom.rest(torch.relu(x))
         (users if bottom.of_user else owns).append(z_NE)
         (inputs_of_user if bottom.of_user else inputs_of_own).append(z_NE)
     pairs = combinations_with_replacement if model.config.self_interaction else combinations
@@ -71,7 +67,7 @@ def printed(model: DLRM, features: Mapping[str, Tensor]) -> Tensor:
     inputs_of_user += [dot(a, b) for a, b in pairs(users, 2)]
     inputs_of_own += [dot(a, b) for a, b in pairs(owns, 2)]
     x = torch.cat(inputs_of_user + inputs_of_own, dim=1)
-    x = split(model.first, x) if isinstance(model.first, SplitLinear) else model.first(x)
+    x = split(model.first, x)
     logits: Tensor = model.head(model.top(torch.relu(x)))
     return logits
 

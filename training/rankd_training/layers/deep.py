@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.heads import Tower
-from rankd_training.layers.split import SplitLinear
+from rankd_training.layers.split import SplitLinear, flat
 
 __all__ = ["DeepNetwork", "side_widths"]
 
 
 class DeepNetwork(nn.Module):
-    """(Linear, ReLU, Dropout) for each of `hidden`, at least one, over the two sides laid out flat.
+    """(Linear, ReLU, Dropout) for each of `hidden`, at least one, over all slots.
 
     Raises:
         SettingError: there is no hidden width.
@@ -34,9 +34,9 @@ class DeepNetwork(nn.Module):
         self.tower = Tower(hidden[0], hidden[1:], dropout=dropout)
         self.out_width = self.tower.out_width
 
-    def forward(self, user_RI: Tensor, item_NI: Tensor, row_N: Tensor) -> Tensor:
-        """-> [N, H]."""
-        first_NH = self.dropout(torch.relu(self.first(user_RI, item_NI, row_N)))
+    def forward(self, user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> Tensor:
+        """Slots of both sides -> [N, H]."""
+        first_NH = self.dropout(torch.relu(self.first(flat(user_RSE), flat(item_NSE), row_N)))
         out_NH: Tensor = self.tower(first_NH)
         return out_NH
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FactorInteraction", "pairwise_products"]
+__all__ = ["FactorInteraction", "pairwise_products", "slot_sum"]
 
 
 class FactorInteraction(nn.Module):
@@ -38,8 +38,14 @@ class FactorInteraction(nn.Module):
 
 def pairwise_products(user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> Tensor:
     """Sum over all pairs of slots of their products, factor by factor -> [N, E]."""
-    user_RE, item_NE = user_RSE.sum(1), item_NSE.sum(1)
-    user_square_RE, item_square_NE = (user_RSE * user_RSE).sum(1), (item_NSE * item_NSE).sum(1)
-    sum_NE = user_RE.index_select(0, row_N) + item_NE
-    square_NE = user_square_RE.index_select(0, row_N) + item_square_NE
+    sum_NE = slot_sum(user_RSE, item_NSE, row_N)
+    square_NE = slot_sum(user_RSE * user_RSE, item_NSE * item_NSE, row_N)
     return 0.5 * (sum_NE * sum_NE - square_NE)
+
+
+def slot_sum(user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> Tensor:
+    """Sum over all slots -> [N, E]."""
+    item_NE = item_NSE.sum(1)
+    if not user_RSE.shape[1]:  # a table without users
+        return item_NE
+    return user_RSE.sum(1).index_select(0, row_N) + item_NE

@@ -20,10 +20,10 @@ class SlotMix(nn.Module):
         self.weight_OS = nn.Parameter(torch.empty(num_out, num_user + num_item))
         nn.init.xavier_uniform_(self.weight_OS)
 
-    def forward(self, user_RSE: Tensor | None, item_NSE: Tensor, row_N: Tensor) -> Tensor:
-        """-> [N, O, E]; `user_RSE` None where there are no user slots."""
+    def forward(self, user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> Tensor:
+        """-> [N, O, E]."""
         mixed_NOE = torch.matmul(self.weight_OS[:, self.num_user :], item_NSE)
-        if user_RSE is None:
+        if not self.num_user:
             return mixed_NOE
         user_ROE = torch.matmul(self.weight_OS[:, : self.num_user], user_RSE)
         return user_ROE.index_select(0, row_N) + mixed_NOE

@@ -3,7 +3,7 @@
 What the paper leaves open, and what is done here: it has one task; with several, each has weights, a logit of
 the network and a weight a factor of its own (`weighted`). Lists and plain numbers are as in `fm.py`.
 
-Legend: R user rows, N candidates, S slots, T tasks, E factors, X = T + E, I numbers of a side.
+Legend: R user rows, N candidates, S slots, T tasks, E factors, X = T + E.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import ROW
 from rankd_training.layers.deep import DeepNetwork, side_widths
 from rankd_training.layers.embedding import FeatureEmbedding
-from rankd_training.layers.factors import FactorInteraction
+from rankd_training.layers.factors import FactorInteraction, slot_sum
 from rankd_training.layers.heads import linear
 
 __all__ = ["DeepFM", "DeepFMConfig"]
@@ -55,8 +55,8 @@ class DeepFM(nn.Module):
         )
         self.embedding.zero_columns(slice(0, self.num_tasks))
         self.interaction = FactorInteraction(config.factors, self.num_tasks, weighted=config.weighted)
-        self.user_width, self.item_width = side_widths(self.embedding, config.factors)
-        self.deep = DeepNetwork(self.user_width, self.item_width, config.hidden, dropout=config.dropout)
+        widths = side_widths(self.embedding, config.factors)
+        self.deep = DeepNetwork(*widths, config.hidden, dropout=config.dropout)
         self.head = linear(self.deep.out_width, self.num_tasks)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
@@ -65,10 +65,8 @@ class DeepFM(nn.Module):
         user_RSX, item_NSX = self.embedding(features)
         first, factors = slice(0, self.num_tasks), slice(self.num_tasks, None)
         user_RSE, item_NSE = user_RSX[:, :, factors], item_NSX[:, :, factors]
-        linear_RT, linear_NT = user_RSX[:, :, first].sum(1), item_NSX[:, :, first].sum(1)
 
-        fm_NT = linear_RT.index_select(0, row_N) + linear_NT  # equation 2: <w, x> ...
+        fm_NT = slot_sum(user_RSX[:, :, first], item_NSX[:, :, first], row_N)  # equation 2: <w, x> ...
         fm_NT = fm_NT + self.interaction(user_RSE, item_NSE, row_N)  # ... + sum_{i<j} <V_i, V_j> x_i x_j
-        user_RI, item_NI = user_RSE.reshape(-1, self.user_width), item_NSE.reshape(-1, self.item_width)
-        logits: Tensor = fm_NT + self.head(self.deep(user_RI, item_NI, row_N))  # equations 3 and 4
+        logits: Tensor = fm_NT + self.head(self.deep(user_RSE, item_NSE, row_N))  # equations 3 and 4
         return logits

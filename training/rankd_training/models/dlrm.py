@@ -5,7 +5,8 @@ user's vectors, and what the top MLP's first layer makes of them, are computed o
 bottom MLP where all numbers are the user's.
 
 What the paper leaves open, and what is done here: a list is the mean of its values, where the paper's code
-sums; a schema without plain numbers has no bottom MLP and no vector of it.
+sums; a side that has plain numbers alone keeps each as a vector of its own (the value times a vector, plus a
+bias), and a schema in which no other numbers are left has no bottom MLP.
 
 Legend: R user rows, N candidates, U vectors of the user, C vectors of a candidate, E width of a vector,
 P pairs, I inputs of the top MLP, V plain numbers, T tasks; "rows" is R or N.
@@ -23,10 +24,9 @@ from torch import Tensor, nn
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import ROW, input_name
 from rankd_training.errors import SettingError
-from rankd_training.layers.deep import DeepNetwork
 from rankd_training.layers.embedding import ITEM_SIDE, USER_SIDE, FeatureEmbedding
 from rankd_training.layers.heads import Tower, linear
-from rankd_training.layers.split import SplitLinear
+from rankd_training.layers.split import SplitLinear, flat
 
 __all__ = ["DLRM", "DLRMConfig"]
 
@@ -63,9 +63,10 @@ class DLRM(nn.Module):
                 f"embedding_width {config.embedding_width}, top {config.top}: expected one or more of each"
             )
         width = config.embedding_width
-        # Numbers are no slots here, so the embedding is that of the schema without them.
-        self.embedding = FeatureEmbedding(_without_numbers(schema), width, std=config.embedding_std)
-        self.bottom = _Bottom(schema, config) if _value_inputs(schema, tuple(Entity)) else None
+        reduced = _without_numbers(schema)  # what is left makes vectors, the rest is the bottom MLP's
+        self.embedding = FeatureEmbedding(reduced, width, std=config.embedding_std)
+        user_numbers, item_numbers = (_numbers(schema, reduced, side) for side in (USER_SIDE, ITEM_SIDE))
+        self.bottom = _Bottom(user_numbers, item_numbers, config) if user_numbers or item_numbers else None
         of_user = self.bottom is not None and self.bottom.of_user
         of_candidate = self.bottom is not None and not of_user
         num_user = self.embedding.num_user_slots + of_user
@@ -76,65 +77,60 @@ class DLRM(nn.Module):
         self.user_width = self.user_dots.count + width * of_user
         own_width = self.cross_width + self.own_dots.count + width * of_candidate
         if not own_width:
-            raise SettingError(f"schema '{schema.name}': DLRM needs two fields, one of them the item's")
-        first = config.top[0]
-        self.first: nn.Module = (
-            SplitLinear(self.user_width, own_width, first) if self.user_width else linear(own_width, first)
-        )
+            raise SettingError(f"schema '{schema.name}' has one field; DLRM needs two to make a pair")
+        self.first = SplitLinear(self.user_width, own_width, config.top[0])
         self.dropout = nn.Dropout(config.dropout)
-        self.top = Tower(first, config.top[1:], dropout=config.dropout)
+        self.top = Tower(config.top[0], config.top[1:], dropout=config.dropout)
         self.head = linear(self.top.out_width, len(schema.tasks))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Inputs by signature name -> logits [N, T]."""
         row_N = features[ROW]
-        users: list[Tensor] = []  # vectors of the user's side, of a candidate's own,
-        owns: list[Tensor] = []
-        user_parts: list[Tensor] = []  # and what the top MLP reads of each
+        user_RUE, own_NCE = self.embedding(features)
+        user_parts: list[Tensor] = []  # what the top MLP reads
         own_parts: list[Tensor] = []
-        if self.embedding.num_user_slots:
-            users.append(self.embedding.user_side(features, self.embedding.table))
-        if self.embedding.num_item_slots:
-            owns.append(self.embedding.item_side(features, self.embedding.table))
         if self.bottom is not None:
             bottom_E = self.bottom(features)
-            (users if self.bottom.of_user else owns).append(bottom_E.unsqueeze(1))
-            (user_parts if self.bottom.of_user else own_parts).append(bottom_E)
-
-        if users and owns:
-            user_RUE, own_NCE = _joined(users), _joined(owns)
+            if self.bottom.of_user:
+                user_RUE = torch.cat([user_RUE, bottom_E.unsqueeze(1)], dim=1)
+                user_parts.append(bottom_E)
+            else:
+                own_NCE = torch.cat([own_NCE, bottom_E.unsqueeze(1)], dim=1)
+                own_parts.append(bottom_E)
+        if self.user_dots.count:
+            user_parts.append(self.user_dots(user_RUE))
+        if self.cross_width:
             cross_NUC = torch.matmul(user_RUE.index_select(0, row_N), own_NCE.transpose(1, 2))
             own_parts.append(cross_NUC.reshape(-1, self.cross_width))
-        if self.user_dots.count:
-            user_parts.append(self.user_dots(_joined(users)))
         if self.own_dots.count:
-            own_parts.append(self.own_dots(_joined(owns)))
-        own_NI = _joined(own_parts)
-        first_N = self.first(_joined(user_parts), own_NI, row_N) if user_parts else self.first(own_NI)
+            own_parts.append(self.own_dots(own_NCE))
+        user_RI = _joined(user_parts) if user_parts else flat(user_RUE[:, :0])
+        first_N = self.first(user_RI, _joined(own_parts), row_N)
         logits: Tensor = self.head(self.top(self.dropout(torch.relu(first_N))))
         return logits
 
 
 class _Bottom(nn.Module):
-    """The MLP over all plain numbers, ReLU after its last layer too; on user rows where it can be."""
+    """The MLP over plain numbers, ReLU after its last layer too; on user rows where it can be."""
 
-    def __init__(self, schema: FeatureSchema, config: DLRMConfig) -> None:
+    def __init__(self, user: Mapping[str, int], item: Mapping[str, int], config: DLRMConfig) -> None:
         super().__init__()
-        self.user, self.item = _value_inputs(schema, USER_SIDE), _value_inputs(schema, ITEM_SIDE)
-        self.of_user = not self.item
-        hidden = (*config.bottom, config.embedding_width)
-        user_width, item_width = sum(self.user.values()), sum(self.item.values())
-        self.network: nn.Module = (
-            DeepNetwork(user_width, item_width, hidden, dropout=0.0)
-            if self.user and self.item
-            else Tower(user_width + item_width, hidden, dropout=0.0)
+        self.user, self.item = list(user), list(item)  # names of inputs
+        self.of_user = not item
+        first, *others = (*config.bottom, config.embedding_width)
+        user_width, item_width = sum(user.values()), sum(item.values())
+        self.first: nn.Module = (
+            SplitLinear(user_width, item_width, first)
+            if user and item
+            else linear(user_width + item_width, first)
         )
+        self.rest = Tower(first, others, dropout=0.0)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """-> [R, E] where all numbers are the user's, else [N, E]."""
         sides = [_joined([features[name] for name in side]) for side in (self.user, self.item) if side]
-        both = len(sides) > 1
-        vector: Tensor = self.network(*sides, features[ROW]) if both else self.network(sides[0])
+        first = self.first(*sides, features[ROW]) if len(sides) > 1 else self.first(*sides)
+        vector: Tensor = self.rest(torch.relu(first))
         return vector
 
 
@@ -160,12 +156,24 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
 
 
-def _value_inputs(schema: FeatureSchema, entities: Sequence[Entity]) -> dict[str, int]:
-    """Inputs of plain numbers, and how many each has."""
-    widths = {input_name(entity, "values"): schema.layout(entity).num_values for entity in entities}
-    return {name: width for name, width in widths.items() if width}
-
-
 def _without_numbers(schema: FeatureSchema) -> FeatureSchema:
-    views = (replace(view, fields=tuple(f for f in view.fields if f.num_ids)) for view in schema.views)
+    """The schema without the plain numbers of each side that has other fields too."""
+    keeps = {
+        entity: not any(schema.layout(of).num_ids for of in side)
+        for side in (USER_SIDE, ITEM_SIDE)
+        for entity in side
+    }
+    views = (
+        replace(view, fields=tuple(f for f in view.fields if f.num_ids or keeps[view.entity]))
+        for view in schema.views
+    )
     return replace(schema, views=tuple(views))
+
+
+def _numbers(schema: FeatureSchema, reduced: FeatureSchema, side: Sequence[Entity]) -> dict[str, int]:
+    """Inputs of the plain numbers that `reduced` leaves out, and how many each has."""
+    return {
+        input_name(entity, "values"): schema.layout(entity).num_values
+        for entity in side
+        if schema.layout(entity).num_values > reduced.layout(entity).num_values
+    }

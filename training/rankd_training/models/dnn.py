@@ -2,7 +2,7 @@
 
 No interaction is written down; whatever it learns of one, its hidden layers found by themselves.
 
-Legend: R user rows, N candidates, S slots, E width of a slot, I numbers of a side, T tasks.
+Legend: R user rows, N candidates, S slots, E width of a slot, T tasks.
 """
 
 from __future__ import annotations
@@ -45,13 +45,10 @@ class DNN(nn.Module):
         super().__init__()
         self.schema, self.config = schema, config
         self.embedding = FeatureEmbedding(schema, config.embedding_width, std=config.embedding_std)
-        self.user_width, self.item_width = side_widths(self.embedding)
-        self.deep = DeepNetwork(self.user_width, self.item_width, config.hidden, dropout=config.dropout)
+        self.deep = DeepNetwork(*side_widths(self.embedding), config.hidden, dropout=config.dropout)
         self.head = linear(self.deep.out_width, len(schema.tasks))
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Inputs by signature name -> logits [N, T]."""
-        user_RSE, item_NSE = self.embedding(features)
-        user_RI, item_NI = user_RSE.reshape(-1, self.user_width), item_NSE.reshape(-1, self.item_width)
-        logits: Tensor = self.head(self.deep(user_RI, item_NI, features[ROW]))
+        logits: Tensor = self.head(self.deep(*self.embedding(features), features[ROW]))
         return logits

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import ROW
 from rankd_training.layers.embedding import FeatureEmbedding
-from rankd_training.layers.factors import FactorInteraction
+from rankd_training.layers.factors import FactorInteraction, slot_sum
 
 __all__ = ["FMConfig", "FactorizationMachine"]
 
@@ -60,7 +60,6 @@ class FactorizationMachine(nn.Module):
         row_N = features[ROW]
         user_RSX, item_NSX = self.embedding(features)
         first, factors = slice(0, self.num_tasks), slice(self.num_tasks, None)
-        user_RT = user_RSX[:, :, first].sum(1) + self.bias_T
-        linear_NT = user_RT.index_select(0, row_N) + item_NSX[:, :, first].sum(1)  # w_0 + sum w_i x_i
+        linear_NT = self.bias_T + slot_sum(user_RSX[:, :, first], item_NSX[:, :, first], row_N)
         logits: Tensor = linear_NT + self.interaction(user_RSX[:, :, factors], item_NSX[:, :, factors], row_N)
         return logits

@@ -21,7 +21,7 @@ from rankd_contract.signature import ROW
 from rankd_training.layers.deep import side_widths
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.experts import Experts, TaskTowers, mixed
-from rankd_training.layers.split import SplitLinear
+from rankd_training.layers.split import SplitLinear, flat
 
 __all__ = ["MMoE", "MMoEConfig"]
 
@@ -69,7 +69,7 @@ class MMoE(nn.Module):
         """Inputs by signature name -> logits [N, T]."""
         row_N = features[ROW]
         user_RSE, item_NSE = self.embedding(features)
-        user_RI, item_NI = user_RSE.reshape(-1, self.user_width), item_NSE.reshape(-1, self.item_width)
+        user_RI, item_NI = flat(user_RSE), flat(item_NSE)
         expert_NnH = self.experts(self.first(user_RI, item_NI, row_N))  # f_i(x)
         gate_NTn = self.gate(user_RI, item_NI, row_N).reshape(-1, self.num_tasks, self.config.experts)
         logits: Tensor = self.towers(mixed(gate_NTn, expert_NnH))  # equation 7: g^k(x) = softmax(W_gk x)

@@ -26,7 +26,7 @@ from rankd_training.layers.deep import side_widths
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.experts import Experts, TaskTowers, mixed
 from rankd_training.layers.heads import linear
-from rankd_training.layers.split import SplitLinear
+from rankd_training.layers.split import SplitLinear, flat
 
 __all__ = ["PLE", "PLEConfig"]
 
@@ -79,7 +79,7 @@ class PLE(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Inputs by signature name -> logits [N, T]."""
         user_RSE, item_NSE = self.embedding(features)
-        user_RI, item_NI = user_RSE.reshape(-1, self.user_width), item_NSE.reshape(-1, self.item_width)
+        user_RI, item_NI = flat(user_RSE), flat(item_NSE)
         groups: list[Tensor] = self.first(user_RI, item_NI, features[ROW])
         for layer in self.rest:
             groups = layer(groups)

@@ -80,7 +80,7 @@ class Wukong(nn.Module):
         row_N = features[ROW]
         x_NnE: Tensor = self.first(*self.embedding(features), row_N)
         for layer in self.rest:
-            x_NnE = layer(None, x_NnE, row_N)
+            x_NnE = layer(x_NnE[:, :0], x_NnE, row_N)
         logits: Tensor = self.head(self.tower(x_NnE.reshape(-1, self.flat_width)))
         return logits
 
@@ -110,11 +110,11 @@ class WukongLayer(nn.Module):
         )
         self.norm = nn.LayerNorm(self.width)
 
-    def forward(self, user_RnE: Tensor | None, item_NnE: Tensor, row_N: Tensor) -> Tensor:
-        """Slots of both sides, or of candidates alone -> [N, F + L, E]."""
+    def forward(self, user_RnE: Tensor, item_NnE: Tensor, row_N: Tensor) -> Tensor:
+        """-> [N, F + L, E]."""
         mixed_NOE = self.mix(user_RnE, item_NnE, row_N)
         projected_NOE, compressed_NLE, residual_NOE = torch.split(mixed_NOE, self.sizes, dim=1)
-        x_NnE = item_NnE if user_RnE is None else join_sides(user_RnE, item_NnE, row_N)
+        x_NnE = join_sides(user_RnE, item_NnE, row_N)
         factored_N = self._machine(x_NnE, projected_NOE).reshape(-1, self.factored_width)
         # FMB(X) = reshape( MLP( LN( flatten( FM(X) ) ) ) ), equation 2; LCB(X) = W_L X, equation 3.
         factor_NFE = self.factor_mlp(self.factor_norm(factored_N)).reshape(-1, self.num_factor, self.width)
