@@ -23,6 +23,10 @@ def export(
         str | None,
         typer.Option(help="Weights of the ranking score, such as liked=1,loved=0.5; default: equal."),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(help="Add an output that says what each score was made of (ARM-Net)."),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a run into an ONNX graph, prove it equal to the model, and publish it as the next version."""
@@ -33,7 +37,9 @@ def export(
         from rankd_training.errors import TrainingError
 
     with wants(ContractError, ExportError, TrainingError):
-        bundle = export_run(run, repository or home / "bundles", name=name, fusion=parse_fusion(fusion))
+        bundle = export_run(
+            run, repository or home / "bundles", name=name, fusion=parse_fusion(fusion), explain=explain
+        )
     manifest = bundle.manifest
     if as_json:
         print_json({"path": str(bundle.path), "version": manifest.version, "parity": manifest.parity})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rankd_contract.bundle import Bundle, open_current
 from rankd_contract.errors import ContractError
 from rankd_contract.schema import Entity, FeatureSchema
-from rankd_contract.signature import SCORES, TensorSpec, input_name, inputs, outputs
+from rankd_contract.signature import FIELD_WEIGHTS, SCORES, TensorSpec, input_name, inputs, outputs
 from rankd_service.domain import ModelCard
 from rankd_service.errors import BundleRefused
 from rankd_service.features.assemble import Assembler
@@ -81,9 +81,10 @@ def _check_signature(at: str, session: GraphSession, bundle: Bundle) -> None:
     manifest, schema = bundle.manifest, bundle.schema
     if manifest.tasks != tuple(t.name for t in schema.tasks):
         raise BundleRefused(f"{at}: the manifest's tasks are not the schema's; export again")
+    explanation = tuple(s for s in manifest.outputs if s.name == FIELD_WEIGHTS)  # may be there, is not read
     for kind, graph, claimed, wanted in (
         ("inputs", session.inputs, manifest.inputs, inputs(schema)),
-        ("outputs", session.outputs, manifest.outputs, outputs(schema)),
+        ("outputs", session.outputs, manifest.outputs, (*outputs(schema), *explanation)),
     ):
         if {s.name: s for s in claimed} != {s.name: s for s in wanted}:
             raise BundleRefused(

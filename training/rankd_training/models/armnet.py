@@ -99,6 +99,11 @@ class ARMNet(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Inputs by signature name -> logits [N, T]."""
+        logits, _ = self.explained(features)
+        return logits
+
+    def explained(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Inputs by signature name -> logits [N, T] and w [N, S, O], what each neuron takes of each slot."""
         row_N = features[ROW]
         user_RSX, item_NSX = self.embedding(self._bounded(features))
         width = self.config.embedding_width
@@ -109,7 +114,7 @@ class ARMNet(nn.Module):
         logits: Tensor = self.head(self.first(normal_N))
         if self.deep is not None:  # ARM-Net+
             logits = self.deep(logits, user_RSX[:, :, width:], item_NSX[:, :, width:], row_N)
-        return logits
+        return logits, weight_NSO
 
     def field_weights(self, features: Mapping[str, Tensor]) -> Tensor:
         """How much each neuron takes of each slot for each candidate -> w [N, S, O]."""
