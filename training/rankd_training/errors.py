@@ -10,7 +10,8 @@ TrainingError
 │   │   └── DigestMismatch    it was fetched, and it is not what it should be
 │   └── OfflineError          every source failed; names each, and why
 ├── SettingError              a setting is unknown, of the wrong type or out of range
-│   └── UnknownModel          no model has that name
+│   ├── UnknownModel          no model has that name
+│   └── UnknownYardstick      no yardstick has that name, or its package is missing
 ├── Diverged                  weights are no longer finite numbers
 ├── ExamplesError             a table of examples cannot be trained on; names file, column and row
 └── RunError                  a run's folder is in the way, incomplete or altered
@@ -107,6 +108,18 @@ class UnknownModel(SettingError):
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"no model is called {name!r}; known: {', '.join(known)}")
+        self.name = name
+        self.known = tuple(known)
+
+
+class UnknownYardstick(SettingError):
+    """No yardstick has the name asked for, or the package that it needs is not installed."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"no yardstick is called {name!r}; known here: {', '.join(known)} "
+            "(lightgbm needs `pip install 'rankd[yardsticks]'`)"
+        )
         self.name = name
         self.known = tuple(known)
 
