@@ -31,7 +31,7 @@ tasks: [{name: click}]
 
 def test_the_models_are_the_ones_people_know() -> None:
     assert registry.names()[:6] == ["mlcc", "infnet", "armnet", "dcnv2", "wukong", "dlrm"]
-    assert registry.names()[6:] == ["deepfm", "mmoe", "ple", "dnn", "fm", "lr"]
+    assert registry.names()[6:] == ["deepfm", "mmoe", "ple", "optinter", "dnn", "fm", "lr"]
 
 
 @pytest.mark.parametrize("name", registry.names())

@@ -19,6 +19,7 @@ from rankd_training.models.infnet_config import INFNetConfig
 from rankd_training.models.logistic import LogisticConfig, LogisticRegression
 from rankd_training.models.mlcc import MLCC, MLCCConfig
 from rankd_training.models.mmoe import MMoE, MMoEConfig
+from rankd_training.models.optinter import OptInter, OptInterConfig
 from rankd_training.models.ple import PLE, PLEConfig
 from rankd_training.models.wukong import Wukong, WukongConfig
 
@@ -34,6 +35,7 @@ RankingConfig = (
     | DeepFMConfig
     | MMoEConfig
     | PLEConfig
+    | OptInterConfig
     | DNNConfig
     | FMConfig
     | LogisticConfig
@@ -48,6 +50,7 @@ RankingModel = (
     | DeepFM
     | MMoE
     | PLE
+    | OptInter
     | DNN
     | FactorizationMachine
     | LogisticRegression
@@ -71,6 +74,7 @@ _MODELS: Mapping[str, _Entry] = {
     "deepfm": _Entry(DeepFMConfig, DeepFM),
     "mmoe": _Entry(MMoEConfig, MMoE),
     "ple": _Entry(PLEConfig, PLE),
+    "optinter": _Entry(OptInterConfig, OptInter),
     "dnn": _Entry(DNNConfig, DNN),
     "fm": _Entry(FMConfig, FactorizationMachine),
     "lr": _Entry(LogisticConfig, LogisticRegression),
