@@ -84,14 +84,6 @@ class FeatureEmbedding(nn.Module):
         """Return where the table of a field lies that has one of its own."""
         return self._rows[field]
 
-    @torch.no_grad()
-    def zero_columns(self, columns: slice) -> None:
-        """Start some numbers of every slot at zero, such as the weights of a linear term."""
-        self.table.weight[:, columns] = 0.0
-        for side in (self.user_side, self.item_side):
-            if side.scale_VE is not None:
-                side.scale_VE[:, columns] = 0.0
-
     def rows_read(self, features: Mapping[str, Tensor]) -> Tensor:
         """Say which rows of the table these inputs read -> bool [rows of the table]; padding reads none."""
         seen = torch.zeros(self.table.num_embeddings, dtype=torch.bool)
@@ -109,6 +101,14 @@ class FeatureEmbedding(nn.Module):
                 self.table.weight[rows].uniform_(-bound, bound)
         for side in (self.user_side, self.item_side):
             side.initialise(std)
+
+    @torch.no_grad()
+    def zero_columns(self, columns: slice) -> None:
+        """Start some numbers of every slot at zero, such as the weights of a linear term."""
+        self.table.weight[:, columns] = 0.0
+        for side in (self.user_side, self.item_side):
+            if side.scale_VE is not None:
+                side.scale_VE[:, columns] = 0.0
 
 
 class _Shape(Enum):
