@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rankd.cli import bench, data, demo, evaluate, export, features, rank, serve, train
+from rankd.cli import bench, data, demo, evaluate, export, features, rank, report, serve, train
 
 __all__ = ["app", "main"]
 
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("rank")(rank.rank)

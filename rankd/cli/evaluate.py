@@ -73,8 +73,9 @@ def evaluate(
 
 
 def _tables(found: Evaluation, model: str) -> list[Table]:
+    users = f" of {found.users:,} users" if found.users < found.rows else ""
     whole = Table(
-        title=f"{model}, {found.split}: {found.rows:,} rows of {found.users:,} users",
+        title=f"{model}, {found.split}: {found.rows:,} rows{users}",
         title_justify="left",
         box=None,
     )

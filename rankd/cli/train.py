@@ -11,6 +11,7 @@ import typer
 import yaml
 
 from rankd.cli.data import Root
+from rankd.cli.report import REPORT, write_report
 from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError
 
@@ -34,6 +35,9 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as learning_rate=0.002 or model.heads=2."),
     ] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Also write the run's report.html, as `rankd report` does.")
+    ] = False,
     home: Home = HOME,
     root: Root = None,
     as_json: JsonFlag = False,
@@ -58,6 +62,8 @@ def train(
     assert schema is not None
     output = output or free_folder(home / "runs", model)
     result = run_training(examples, schema, model, output, data=data, chosen=chosen)
+    if with_report:
+        write_report(output, examples, output / REPORT)
     if as_json:
         metrics = {split: {task: asdict(m) for task, m in by.items()} for split, by in result.metrics.items()}
         print_json({"run": str(output), "metrics": metrics})

@@ -79,7 +79,8 @@ class Evaluation:
     Attributes:
         split: which rows.
         rows: how many.
-        users: how many groups they fall into; intervals draw these anew.
+        users: how many groups they fall into; intervals draw these anew. As many as rows where there are no
+            users.
         metrics: by task and measure (auc, user_auc, log_loss, calibration_error).
         slices: by what the rows were told apart by, then by task.
     """
@@ -135,7 +136,9 @@ def evaluate_run(
         SettingError: a field or column does not exist.
         ExamplesError: the file cannot be read.
     """
-    slices = {ACTIVITY: by_activity(subject.examples, subject.row_N)}
+    # Where each row is its own user there is no activity to tell rows apart by.
+    repeated = len(np.unique(subject.examples.group_n)) < len(subject.examples)
+    slices = {ACTIVITY: by_activity(subject.examples, subject.row_N)} if repeated else {}
     slices |= {name: by_field(subject.path, subject.run.schema, name, subject.row_N) for name in by}
     metrics = {}
     for t, task in enumerate(subject.run.schema.tasks):

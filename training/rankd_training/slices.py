@@ -70,7 +70,7 @@ def by_field(path: Path, schema: FeatureSchema, name: str, row_N: npt.NDArray[np
         raise ExamplesError(path, f"cannot be read as Parquet: {error}") from error
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         length_N = _plain(pc.list_value_length(array).fill_null(0))
-        return _named("empty", length_N == 0) + _quantiles(length_N, length_N > 0)
+        return _named("empty", length_N == 0) + _quantiles(length_N, length_N > 0, "length ")
     if field and field.derive:
         array = pa.array(_derived(_plain(array.fill_null(0)), field.derive))
     ordered = field is None or field.kind is Kind.NUMERIC or field.derive is not None
@@ -96,7 +96,7 @@ def _categories(array: Any, *, keep_order: bool) -> list[Slice]:
     return slices + _named("all others", ~np.isin(code_N, kept))
 
 
-def _quantiles(value_N: npt.NDArray[Any], among_N: npt.NDArray[np.bool_]) -> list[Slice]:
+def _quantiles(value_N: npt.NDArray[Any], among_N: npt.NDArray[np.bool_], before: str = "") -> list[Slice]:
     """Quarters of the rows, equal values together, so there may be fewer."""
     values = value_N[among_N]
     if not len(values):
@@ -106,7 +106,7 @@ def _quantiles(value_N: npt.NDArray[Any], among_N: npt.NDArray[np.bool_]) -> lis
     return [
         piece
         for part in range(len(edges))
-        for piece in _named(_span(value_N[among_N & (part_N == part)]), among_N & (part_N == part))
+        for piece in _named(before + _span(value_N[among_N & (part_N == part)]), among_N & (part_N == part))
     ]
 
 
