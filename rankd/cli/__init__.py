@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from rankd.cli import bench, data, demo, evaluate, export, features, rank, report, serve, train
+from rankd.cli import (
+    bench,
+    compare,
+    data,
+    demo,
+    evaluate,
+    export,
+    features,
+    rank,
+    report,
+    serve,
+    train,
+    tune,
+)
 
 __all__ = ["app", "main"]
 
@@ -17,8 +30,10 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("rank")(rank.rank)

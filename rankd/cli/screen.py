@@ -63,6 +63,8 @@ _EXTRAS = {
     "pyarrow": "training",
     "sklearn": "training",
     "safetensors": "training",
+    "scipy": "training",
+    "optuna": "tune",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "service",

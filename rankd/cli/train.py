@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 
+from rankd.cli.chosen import SettingsFile, merged, settings_files
 from rankd.cli.data import Root
 from rankd.cli.report import REPORT, write_report
 from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
@@ -31,7 +32,8 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
-    settings: Annotated[
+    settings: SettingsFile = None,
+    set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as learning_rate=0.002 or model.heads=2."),
     ] = None,
@@ -50,7 +52,9 @@ def train(
     if (data is None) == (examples is None) or (examples is None) != (schema is None):
         fail("give --data NAME, or --examples FILE together with --schema FILE", 2)
     given = {"epochs": epochs, "seed": seed}
-    chosen = {key: value for key, value in given.items() if value is not None} | _settings(settings or [])
+    chosen = _from_files(model, settings or [])
+    chosen |= {key: value for key, value in given.items() if value is not None}
+    chosen = merged(chosen, _settings(set_ or []))
     if data is not None:
         from rankd_training.data import catalog
         from rankd_training.errors import DataError
@@ -89,9 +93,7 @@ def run_training(
         from rankd_training.recipes import ctr
         from rankd_training.report import render_metrics
         from rankd_training.settings import TrainSettings
-    known = preset(data, model)
-    settings = {**known, **(chosen or {})}
-    settings["model_config"] = {**known.get("model_config", {}), **settings.get("model_config", {})}
+    settings = merged(preset(data, model), chosen or {})
     with wants(TrainingError, ContractError), RichProgress(tell) as progress:
         places = {"examples": examples, "schema": schema, "output": output, "model": model}
         result = ctr.train(read_config(TrainSettings, {**settings, **places}), progress=progress)
@@ -110,6 +112,16 @@ def free_folder(parent: Path, name: str) -> Path:
     """Return `parent/name`, or the first of `name-2`, `name-3`, ... that does not exist."""
     names = (name if n == 1 else f"{name}-{n}" for n in count(1))
     return next(parent / candidate for candidate in names if not (parent / candidate).exists())
+
+
+def _from_files(model: str, paths: list[Path]) -> dict[str, Any]:
+    """Take the model's settings from files; a file that has none for it is a mistake."""
+    chosen: dict[str, Any] = {}
+    for path, by_model in settings_files(paths):
+        if model not in by_model:
+            fail(f"--settings {path}: has settings for {', '.join(by_model)}, not for {model}", 2)
+        chosen = merged(chosen, by_model[model])
+    return chosen
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

@@ -90,8 +90,8 @@ def _metrics(evaluation: Evaluation) -> str:
         for task, metrics in evaluation.metrics.items()
     ]
     note = (
-        "With 95 % intervals from drawing users (rows, where there are none) anew. AUC: higher is better, 0.5 is chance. Log loss and "
-        "calibration error: lower is better."
+        "With 95 % intervals from drawing users (rows, where there are none) anew. AUC: higher is better, "
+        "0.5 is chance. Log loss and calibration error: lower is better."
     )
     return section("Metrics", note=note) + table(["task", *MEASURES.values()], rows)
 
