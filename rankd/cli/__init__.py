@@ -10,6 +10,7 @@ from rankd.cli import (
     data,
     demo,
     evaluate,
+    explain,
     export,
     features,
     rank,
@@ -33,6 +34,7 @@ app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
+app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)

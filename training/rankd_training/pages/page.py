@@ -33,6 +33,8 @@ p{margin:0 0 10px;max-width:78ch}
 .tile b{display:block;font-size:24px;line-height:1.25;font-weight:650;letter-spacing:-.01em}
 .tile span{display:block;color:var(--muted);font-size:13px}
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:16px;margin-top:14px}
+.figures.wide{grid-template-columns:1fr}
+.halos{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(300px,100%),1fr));gap:16px;margin-top:14px}
 figure{margin:0;padding:14px 16px 10px;break-inside:avoid}
 figure svg{display:block;width:100%;height:auto;margin-top:8px}
 .legend{display:flex;flex-wrap:wrap;gap:2px 14px;font-size:13px;color:var(--muted);margin-top:4px}
