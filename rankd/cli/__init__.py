@@ -15,6 +15,7 @@ from rankd.cli import (
     features,
     rank,
     report,
+    scaling,
     serve,
     train,
     tune,
@@ -36,6 +37,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("report")(report.report)
 app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)
+app.command("scaling")(scaling.scaling)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("rank")(rank.rank)

@@ -18,7 +18,8 @@ def rankd(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProce
 def test_help_names_every_verb() -> None:
     result = rankd("--help")
     assert result.returncode == 0
-    for verb in ("demo", "train", "export", "features", "serve", "rank", "data"):
+    verbs = ("demo", "train", "evaluate", "report", "explain", "compare", "tune", "scaling")
+    for verb in (*verbs, "export", "features", "serve", "rank", "data"):
         assert verb in result.stdout
 
 
@@ -36,6 +37,17 @@ def test_help_names_every_verb() -> None:
         (("train", "--data", "movielens-synthetic", "--set", "learning_rat=1"), 1, "learning_rate"),
         (("train", "--data", "movielens-synthetic", "--set", "model.head=2"), 1, "heads"),
         (("export", "run", "--fusion", "liked"), 2, "liked=1"),
+        (("evaluate", "no-such-run", "--examples", "x.parquet"), 1, "rankd train"),
+        (("report", "no-such-run", "--examples", "x.parquet"), 2, "no-such-run"),
+        (("explain", "no-such-run", "--examples", "x", "--out", "y.html"), 1, "rankd train"),
+        (("compare", "--models", "lr"), 2, "--data"),
+        (("compare", "--models", "lr,lr", "--data", "movielens-synthetic"), 2, "twice"),
+        (("compare", "--models", "lr", "--examples", "x", "--schema", "y"), 2, "no such file"),
+        (("compare", "--models", "lr,nobody", "--data", "movielens-synthetic"), 2, "mlcc"),
+        (("compare", "--models", "lr", "--seeds", "1,1", "--data", "movielens-synthetic"), 2, "--seeds"),
+        (("tune", "--model", "lr", "--space", "nowhere.yaml", "--data", "movielens-synthetic"), 2, "nowhere"),
+        (("scaling", "--model", "lr", "--data", "movielens-synthetic"), 2, "--axis"),
+        (("scaling", "--axis", "model.heads=1", "--data", "movielens-synthetic"), 2, "model.heads=1,2,4,8"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )
