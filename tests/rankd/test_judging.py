@@ -165,3 +165,32 @@ def test_scaling_writes_a_page_and_the_fits(place: Path) -> None:
     assert page.with_suffix(".json").exists()
     assert str(place) not in page.read_text()
     assert not list((place / "home" / "withheld").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        ("report no-such-run --examples x.parquet", 2, "no-such-run"),
+        ("explain no-such-run --examples x --out y.html", 1, "rankd train"),
+        ("compare --models lr", 2, "--data"),
+        ("compare --models lr,lr --data movielens-synthetic", 2, "twice"),
+        ("compare --models lr --examples x --schema y", 2, "no such file"),
+        ("compare --models lr,nobody --data movielens-synthetic", 2, "mlcc"),
+        ("compare --models lr --seeds 1,1 --data movielens-synthetic", 2, "--seeds"),
+        ("compare --models lr --data no-such-data", 1, "movielens-100k"),
+        (
+            "tune --model lr --space nowhere.yaml --data movielens-synthetic",
+            2,
+            "nowhere.yaml: cannot be read",
+        ),
+        ("scaling --model lr --data movielens-synthetic", 2, "--axis"),
+        ("scaling --axis model.heads=1 --data movielens-synthetic", 2, "model.heads=1,2,4,8"),
+    ],
+)
+def test_a_wrong_step_names_what_to_do_next(
+    words: str, code: int, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == code, result.output
+    assert hint in result.stderr
