@@ -46,6 +46,8 @@ class TrialBar:
     def end(self, line: str = "") -> None:
         """Count a trial as done, and leave a line behind if there is one."""
         self._bar.update(self._task, advance=1, inside="")
+        if self._bar.finished:
+            self._bar.update(self._task, description="putting the results together")
         if line:
             self._bar.console.print(line, highlight=False)
 

@@ -95,6 +95,8 @@ def compare(
                 )
             except SettingError as error:
                 fail(str(error), 2)
+            except KeyboardInterrupt:
+                fail("stopped; the same command goes on where this one was", 130)
     words = ["rankd", "compare", *rows.words, "--models", models, "--seeds", seeds]
     words += [word for path in settings or [] for word in ("--settings", path.name)]
     words += ["--name", name] if name else []

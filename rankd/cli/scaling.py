@@ -97,6 +97,8 @@ def scaling(
                 )
             except SettingError as error:
                 fail(str(error), 2)
+            except KeyboardInterrupt:
+                fail("stopped; the same command goes on where this one was", 130)
             finally:
                 kept.unlink(missing_ok=True)
     words = ["rankd", "scaling", *rows.words, "--model", model, "--seeds", seeds]

@@ -103,6 +103,8 @@ def tune(
                 )
             except SettingError as error:
                 fail(str(error), 2)
+            except KeyboardInterrupt:
+                fail("stopped; the same command goes on where this one was", 130)
         best, tried = study.best(), study.tried()
     chosen = study.settings(best)
     place = output or study.folder / "best.yaml"

@@ -183,6 +183,23 @@ def test_a_field_scaled_to_nothing_is_a_field_that_is_not_read() -> None:
         torch.testing.assert_close(model(features), model(other))
 
 
+def test_a_plain_number_is_scaled_as_it_enters() -> None:
+    schema = mixed_schema()
+    torch.manual_seed(0)
+    model = build("mlcc", schema, {}).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)  # biases of numbers, too, which are not to be scaled
+    features = random_inputs(schema, 5, 5, seed=1)
+    name, at = field_columns(schema)["price"]
+    doubled = {**features, name: features[name].clone()}
+    doubled[name][:, at] *= 2
+    with torch.no_grad(), masked(model, schema) as masks:
+        expected = model(doubled)
+        masks.set({"price": 2.0})
+        torch.testing.assert_close(model(features), expected)
+    assert not torch.equal(features[name], doubled[name])
+
+
 def test_unknown_fields_models_without_fields_and_wrong_settings_are_named() -> None:
     schema = numbers_schema()
     with pytest.raises(SettingError, match="Linear has no FeatureEmbedding"), masked(nn.Linear(1, 1), schema):

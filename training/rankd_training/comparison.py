@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from rankd_training.examples import Examples
-from rankd_training.intervals import RESAMPLES, Interval, auc_difference, user_auc_difference
+from rankd_training.intervals import RESAMPLES, resampled_aucs, user_auc_difference
 from rankd_training.progress import SILENT, Progress
 from rankd_training.trial import Trial, TrialResult, TrialStore
 
@@ -173,24 +173,24 @@ def _differences(
     for t, task in enumerate(examples.schema.tasks):
         aucs = {m: [run.metrics["test"][task.name].auc or 0.0 for run in runs] for m, runs in results.items()}
         tests = [paired_t(aucs[first], aucs[other]) for other in others]
+        runs = {m: [score_NT[:, t] for score_NT in scores[m]] for m in results}
+        means = {m: [np.mean(of_runs, axis=0)] for m, of_runs in runs.items()}
+        found = resampled_aucs(label_NT[:, t], [*runs.values(), *means.values()], user_N, resamples=resamples)
+        # By model: the mean of the runs' AUCs, and the AUC of their mean prediction.
+        pairs = dict(zip(runs, zip(found, found[len(runs) :], strict=False), strict=True)) if found else {}
         for other, test, p_holm in zip(others, tests, holm([test.p for test in tests]), strict=True):
-            ours, theirs = ([score_NT[:, t] for score_NT in scores[model]] for model in (first, other))
-            label_N = label_NT[:, t]
-            means = [np.mean(ours, axis=0)], [np.mean(theirs, axis=0)]
+            within = user_auc_difference(
+                label_NT[:, t], runs[first], runs[other], user_N, resamples=resamples
+            )
+            apart = [a.minus(b) for a, b in zip(pairs[first], pairs[other], strict=True)] if pairs else []
             entries.append(
                 {
                     "task": task.name,
                     "models": [first, other],
                     "seeds": {**asdict(test), "p_holm": p_holm},
-                    "auc": _tree(auc_difference(label_N, ours, theirs, user_N, resamples=resamples)),
-                    "user_auc": _tree(
-                        user_auc_difference(label_N, ours, theirs, user_N, resamples=resamples)
-                    ),
-                    "ensemble_auc": _tree(auc_difference(label_N, *means, user_N, resamples=resamples)),
+                    "auc": asdict(apart[0]) if apart else None,
+                    "user_auc": asdict(within) if within else None,
+                    "ensemble_auc": asdict(apart[1]) if apart else None,
                 }
             )
     return entries
-
-
-def _tree(interval: Interval | None) -> dict[str, float] | None:
-    return None if interval is None else asdict(interval)

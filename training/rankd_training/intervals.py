@@ -21,9 +21,11 @@ __all__ = [
     "RESAMPLES",
     "Estimate",
     "Interval",
+    "Resampled",
     "auc_difference",
     "auc_estimate",
     "estimates",
+    "resampled_aucs",
     "user_auc_difference",
 ]
 
@@ -50,6 +52,43 @@ class Estimate:
     high: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """A number beside what it is in each resample; those of one call stem from the same draws."""
+
+    value: float
+    drawn_B: npt.NDArray[np.float64]
+
+    def minus(self, other: Resampled) -> Interval:
+        """Compare, draw by draw."""
+        return Interval(self.value - other.value, *_middle(self.drawn_B - other.drawn_B))
+
+
+def resampled_aucs(
+    label_N: npt.NDArray[np.floating],
+    sides: Sequence[Scores],
+    user_N: npt.NDArray[np.int64],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Resampled] | None:
+    """AUC over all rows of each side, mean over its runs; None where there is one class only.
+
+    All sides meet the same draws, and users are drawn once for all: with as many users as rows that is what
+    takes the time.
+    """
+    if not 0 < label_N.mean() < 1:
+        return None
+    rankings = [[Ranking(label_N, score_N) for score_N in runs] for runs in sides]
+
+    def means(weight_N: npt.NDArray[np.floating] | None) -> list[float]:
+        return [float(np.mean([one.auc(weight_N) or 0.0 for one in runs])) for runs in rankings]
+
+    users_U, code_N = np.unique(user_N, return_inverse=True)
+    drawn = [means(count_U[code_N]) for count_U in _counts(len(users_U), resamples, seed)]
+    return [Resampled(value, drawn_B) for value, drawn_B in zip(means(None), np.array(drawn).T, strict=True)]
+
+
 def auc_difference(
     label_N: npt.NDArray[np.floating],
     ours: Scores,
@@ -60,17 +99,8 @@ def auc_difference(
     seed: int = 0,
 ) -> Interval | None:
     """AUC of ours minus theirs, over all rows; None where there is one class only."""
-    if not 0 < label_N.mean() < 1:
-        return None
-    sides = [[Ranking(label_N, score_N) for score_N in runs] for runs in (ours, theirs)]
-
-    def difference(weight_N: npt.NDArray[np.floating]) -> float:
-        means = [np.mean([ranking.auc(weight_N) or 0.0 for ranking in runs]) for runs in sides]
-        return float(means[0] - means[1])
-
-    users_U, code_N = np.unique(user_N, return_inverse=True)
-    drawn = [difference(count_U[code_N]) for count_U in _counts(len(users_U), resamples, seed)]
-    return Interval(difference(np.ones(len(label_N))), *_middle(drawn))
+    found = resampled_aucs(label_N, (ours, theirs), user_N, resamples=resamples, seed=seed)
+    return found[0].minus(found[1]) if found else None
 
 
 def user_auc_difference(
@@ -179,6 +209,6 @@ def _counts(num_users: int, resamples: int, seed: int) -> Iterator[npt.NDArray[n
         yield generator.multinomial(num_users, shares).astype(np.float64)
 
 
-def _middle(drawn: Sequence[float]) -> tuple[float, float]:
+def _middle(drawn: Sequence[float] | npt.NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)

@@ -1,8 +1,7 @@
 """A model whose fields are scaled before anything else sees them: f(m · x), one number a field.
 
-Values become vectors first (an id has no size), so it is the field's vector that is scaled; for a plain
-number without a bias that is the same as scaling the number. Works on every model of the registry, since all
-read their fields through `FeatureEmbedding`.
+A plain number is scaled as it enters. An id has no size, so the vector that it becomes is scaled; that works
+on every model of the registry, since all read their ids through `FeatureEmbedding`.
 
 Legend: R user rows, N candidates, S slots, L positions of all sequences, E width.
 """
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from rankd_contract.schema import Entity, FeatureSchema, Field, Kind
 from rankd_training.errors import SettingError
+from rankd_training.inputs import field_columns
 from rankd_training.layers.embedding import ITEM_SIDE, USER_SIDE, FeatureEmbedding, SideTokens
 
 __all__ = ["Masks", "masked"]
@@ -28,6 +28,9 @@ class Masks:
 
     def __init__(self, schema: FeatureSchema) -> None:
         self._sides = tuple(_fields(schema, side) for side in (USER_SIDE, ITEM_SIDE))
+        self._numbers = {
+            f.name: field_columns(schema)[f.name] for side in self._sides for f in side if not f.num_ids
+        }
         self._known = {f.name for side in self._sides for f in side}
         self._scale: Mapping[str, float] = {}
 
@@ -38,9 +41,22 @@ class Masks:
                 raise KeyError(name)
         self._scale = dict(scale)
 
+    def inputs(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Scale plain numbers; ids are left to their vectors."""
+        scaled = dict(features)
+        for field, (name, at) in self._numbers.items():
+            if field in self._scale:
+                if scaled[name] is features[name]:
+                    scaled[name] = features[name].clone()
+                scaled[name][:, at] *= self._scale[field]
+        return scaled
+
     def slots(self, side: int, slots_RSE: Tensor) -> Tensor:
-        """Scale one side's slots, a slot a field."""
-        return slots_RSE * self._column(self._sides[side], like=slots_RSE)
+        """Scale one side's vectors, one a field; a model may keep plain numbers out of them."""
+        fields = self._sides[side]
+        if slots_RSE.shape[1] != len(fields):
+            fields = [f for f in fields if f.num_ids]
+        return slots_RSE * self._column(fields, like=slots_RSE)
 
     def tokens(self, side: int, tokens: SideTokens) -> SideTokens:
         """Scale one side whose sequences are left position by position."""
@@ -55,7 +71,8 @@ class Masks:
         return replace(tokens, slots_RSE=slots, sequence_RLE=sequence)
 
     def _column(self, fields: list[Field], *, like: Tensor) -> Tensor:
-        return like.new_tensor([self._scale.get(f.name, 1.0) for f in fields]).unsqueeze(1)
+        scales = [self._scale.get(f.name, 1.0) if f.num_ids else 1.0 for f in fields]
+        return like.new_tensor(scales).unsqueeze(1)
 
 
 @contextmanager
@@ -74,11 +91,13 @@ def masked(model: nn.Module, schema: FeatureSchema) -> Iterator[Masks]:
     ]
     if not places:
         raise SettingError(f"{type(model).__name__} has no FeatureEmbedding, so its fields cannot be scaled")
+    entered = model.register_forward_pre_hook(lambda _, given: (masks.inputs(given[0]), *given[1:]))
     try:
         for parent, name, child in places:
             setattr(parent, name, _Scaled(child, masks))
         yield masks
     finally:
+        entered.remove()
         for parent, name, child in places:
             setattr(parent, name, child)
 

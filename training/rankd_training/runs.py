@@ -66,8 +66,9 @@ def score_rows(
     model: RankingModel, examples: Examples, row_N: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
     """Probabilities for some rows of the examples -> [N, T]; each row is its own user row."""
-    inputs = RowInputs.of(examples, row_N)
-    return score(model, inputs.features, len(row_N))
+    # Batch by batch, so that no more than one is copied out of what may be larger than memory.
+    batches = [row_N[start : start + BATCH_ROWS] for start in range(0, len(row_N), BATCH_ROWS)]
+    return np.concatenate([score(model, RowInputs.of(examples, at).features, len(at)) for at in batches])
 
 
 @torch.no_grad()
