@@ -57,14 +57,16 @@ def given(
     with wants():
         from rankd_training.data import catalog
         from rankd_training.errors import DataError
+        from rankd_training.reading import reading_of
         from rankd_training.trial import Source
 
+    reading = reading_of({"group_column": group_column})
     grouped = ("--group-column", group_column) if group_column else ()
     if data is not None:
         with wants(DataError), download_bar() as progress:
             folder = catalog.get(data, root=root, progress=progress)
             schema = catalog.describe(data).schema
-        source = Source(folder / "examples.parquet", schema, group_column)
+        source = Source(folder / "examples.parquet", schema, reading)
         return Given(data, source, ("--data", data, *grouped), data)
     assert examples is not None
     assert schema is not None
@@ -72,7 +74,7 @@ def given(
         if not path.is_file():
             fail(f"{path}: there is no such file", 2)
     words = ("--examples", examples.name, "--schema", schema.name, *grouped)
-    return Given(examples.stem, Source(examples, schema, group_column), words, None)
+    return Given(examples.stem, Source(examples, schema, reading), words, None)
 
 
 def settings_files(files: list[Path]) -> list[tuple[Path, dict[str, dict[str, Any]]]]:

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rankd_training.errors import SettingError
-from rankd_training.examples import Examples, load_examples
+from rankd_training.examples import Examples
 from rankd_training.intervals import RESAMPLES, Estimate, auc_estimate, estimates
 from rankd_training.metrics import calibration_error
+from rankd_training.reading import examples_for, reading_of
 from rankd_training.runs import Run, score_rows
 from rankd_training.slices import Slice, by_activity, by_field
 
@@ -107,8 +108,8 @@ def load_subject(run: Path, path: Path, *, split: str = "test", group_column: st
         ExamplesError: the file does not fit the run's schema.
     """
     found = Run.load(run)
-    group_column = group_column or found.record.get("settings", {}).get("group_column")
-    examples = load_examples(path, found.schema, group_column=group_column)
+    reading = reading_of(found.record["settings"]) | reading_of({"group_column": group_column})
+    examples = examples_for(path, found.schema, reading)
     if split not in examples.rows:
         raise SettingError(f"no split is called {split!r}; there are {', '.join(examples.rows)}")
     row_N = examples.rows[split]

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rankd_contract.schema import Derive, FeatureSchema, Kind
-from rankd_training.errors import ExamplesError, SettingError
+from rankd_training.errors import SettingError
 from rankd_training.examples import Examples
+from rankd_training.reading import raw_batches, raw_schema
 
 __all__ = ["Slice", "by_activity", "by_field"]
 
@@ -56,18 +56,14 @@ def by_field(path: Path, schema: FeatureSchema, name: str, row_N: npt.NDArray[np
     """
     field = schema.fields.get(name)
     column = field.source if field else name
-    try:
-        with pq.ParquetFile(path) as file:
-            known = file.schema_arrow.names
-            if column not in known:
-                raise SettingError(
-                    f"no field or column is called {name!r}; fields: {', '.join(schema.fields)}; "
-                    f"columns: {', '.join(known)}"
-                )
-            array: Any = file.read(columns=[column])[column].combine_chunks()
-            array = array.take(pa.array(row_N))
-    except (OSError, pa.ArrowException) as error:
-        raise ExamplesError(path, f"cannot be read as Parquet: {error}") from error
+    known = raw_schema(path).names
+    if column not in known:
+        raise SettingError(
+            f"no field or column is called {name!r}; fields: {', '.join(schema.fields)}; "
+            f"columns: {', '.join(known)}"
+        )
+    whole = pa.Table.from_batches(list(raw_batches(path, [column])))
+    array: Any = whole[column].combine_chunks().take(row_N)
     if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         length_N = _plain(pc.list_value_length(array).fill_null(0))
         return _named("empty", length_N == 0) + _quantiles(length_N, length_N > 0, "length ")

@@ -14,7 +14,7 @@ import json
 import platform
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -27,12 +27,12 @@ from safetensors.numpy import load_file, save_file
 from rankd_contract.schema_file import load_schema
 from rankd_training import yardstick_models
 from rankd_training.config import read_config
-from rankd_training.data.prepared import sha256_of
 from rankd_training.errors import RunError, UnknownModel
-from rankd_training.examples import Examples, load_examples
+from rankd_training.examples import Examples
 from rankd_training.metrics import TaskMetrics, evaluate
 from rankd_training.models import registry
 from rankd_training.progress import SILENT, Progress
+from rankd_training.reading import digest, examples_for
 from rankd_training.recipes import ctr
 from rankd_training.runs import Run, score_rows
 from rankd_training.settings import TrainSettings
@@ -51,22 +51,22 @@ class Source:
     Attributes:
         examples: Parquet file.
         schema: its schema file.
-        group_column: whose row it is; by default the user view's key.
+        reading: settings that decide how rows are read, such as group_column.
         splits: those that trials may be judged on.
     """
 
     examples: Path
     schema: Path
-    group_column: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
     splits: tuple[str, ...] = ("train", "valid", "test")
 
     def load(self) -> Examples:
         """Read and encode the rows. Raises ExamplesError or SchemaError."""
-        return load_examples(self.examples, load_schema(self.schema), group_column=self.group_column)
+        return examples_for(self.examples, load_schema(self.schema), self.reading)
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of both files."""
-        return {"examples": sha256_of(self.examples), "schema": sha256_of(self.schema)}
+        return {"examples": digest(self.examples), "schema": digest(self.schema)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Trial:
 
     def key(self, source: Source, digests: Mapping[str, str]) -> str:
         """Name this trial's folder: 20 hex digits."""
-        rows = {"digests": dict(digests), "splits": source.splits, "group_column": source.group_column}
+        rows = {"digests": dict(digests), "splits": source.splits, "reading": dict(source.reading)}
         return _digest({**asdict(self), **rows, "versions": versions()})[:20]
 
     def check(self, source: Source) -> None:
@@ -91,8 +91,8 @@ class Trial:
     def told(self, source: Source, output: Path) -> TrainSettings:
         """What a network's recipe is told."""
         places = {"examples": source.examples, "schema": source.schema, "output": output}
-        named = {"model": self.model, "seed": self.seed, "group_column": source.group_column}
-        return read_config(TrainSettings, {**self.settings, **places, **named})
+        named = {"model": self.model, "seed": self.seed}
+        return read_config(TrainSettings, {**self.settings, **source.reading, **places, **named})
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ class Study:
         self._source, self._model, self._space = source, model, space
         self._base, self._measure, self._seeds = flat(base), measure, tuple(seeds)
         asked = [space.canonical(), self._base, model, measure, self._seeds, source.digests()]
-        key = hashlib.sha256(json.dumps([*asked, source.group_column], sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(json.dumps([*asked, dict(source.reading)], sort_keys=True).encode()).hexdigest()
         self.folder = folder / f"{name}-{model}-{key[:12]}"
         self.folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)

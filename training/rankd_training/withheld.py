@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rankd_training.data.splits import SPLIT_NAMES
 from rankd_training.errors import ExamplesError
 from rankd_training.examples import SPLIT
+from rankd_training.reading import raw_batches, raw_schema
 from rankd_training.trial import Source
 
 __all__ = ["without_test"]
+
+TRAIN, VALID, TEST = range(3)
 
 
 def without_test(source: Source, path: Path) -> Source:
@@ -23,37 +27,37 @@ def without_test(source: Source, path: Path) -> Source:
     One validation row stands for the test split, since readers want rows of every split; nothing judges it.
 
     Raises:
-        ExamplesError: the file cannot be read, has no `split` column, or no validation row.
+        ExamplesError: the examples cannot be read or trained on.
+        SchemaError: the schema file is wrong (from the contract).
     """
-    stand_in: pa.Table | None = None
+    code_n = _codes(source)
+    stand_in = int(np.flatnonzero(code_n == VALID)[0])
+    found = raw_schema(source.examples)
+    columns = [name for name in found.names if name != SPLIT]
+    schema = pa.schema([*(found.field(name) for name in columns), pa.field(SPLIT, pa.string())])
+    names = pa.array(SPLIT_NAMES)
+    start = 0
     try:
-        with pq.ParquetFile(source.examples) as file:
-            schema = file.schema_arrow
-            if SPLIT not in schema.names:
-                raise ExamplesError(source.examples, "no such column (train, valid or test)", column=SPLIT)
-            at = schema.names.index(SPLIT)
-            schema = schema.set(at, pa.field(SPLIT, pa.string()))
-            with pq.ParquetWriter(path, schema) as writer:
-                for batch in file.iter_batches():
-                    table = pa.Table.from_batches([batch])
-                    table = table.set_column(at, schema.field(at), table[SPLIT].cast(pa.string()))
-                    kept = _where(table, "test", keep=False)
-                    writer.write_table(kept.cast(schema))
-                    if stand_in is None:
-                        valid = _where(kept, "valid", keep=True)
-                        stand_in = valid.slice(0, 1) if valid.num_rows else None
-                if stand_in is None:
-                    raise ExamplesError(
-                        source.examples, "no row says 'valid'; each of the splits needs rows", column=SPLIT
-                    )
-                label = pa.chunked_array([pa.array(["test"], pa.string())])
-                writer.write_table(stand_in.set_column(at, schema.field(at), label).cast(schema))
-    except (OSError, pa.ArrowException) as error:
-        raise ExamplesError(source.examples, f"cannot be read as Parquet: {error}") from error
-    return replace(source, examples=path, splits=("train", "valid"))
+        with pq.ParquetWriter(path, schema) as writer:
+            for batch in raw_batches(source.examples, columns):
+                mine_n = code_n[start : start + batch.num_rows]
+                table = pa.Table.from_batches([batch])
+                kept = np.flatnonzero(mine_n != TEST)
+                split = names.take(mine_n[kept].astype(np.int64))
+                writer.write_table(table.take(kept).append_column(schema.field(SPLIT), split))
+                if start <= stand_in < start + batch.num_rows:
+                    row = table.slice(stand_in - start, 1)
+                    writer.write_table(row.append_column(schema.field(SPLIT), names.slice(TEST, 1)))
+                start += batch.num_rows
+    except OSError as error:
+        raise ExamplesError(path, f"cannot be written: {error.strerror or error}") from error
+    return replace(source, examples=path, splits=SPLIT_NAMES[:TEST])
 
 
-def _where(table: pa.Table, split: str, *, keep: bool) -> pa.Table:
-    """Rows that say `split`, or those that do not; rows that say nothing are for readers to refuse."""
-    says_n: Any = pc.is_in(table[SPLIT], value_set=pa.array([split]))
-    return table.filter(says_n if keep else pc.invert(says_n))
+def _codes(source: Source) -> npt.NDArray[np.int8]:
+    """The split of each row, by its place in `SPLIT_NAMES`."""
+    examples = source.load()
+    code_n = np.empty(len(examples), np.int8)
+    for code, name in enumerate(SPLIT_NAMES):
+        code_n[examples.rows[name]] = code
+    return code_n
