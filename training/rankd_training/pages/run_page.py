@@ -29,14 +29,14 @@ MEASURES = {
     "log_loss": "log loss",
     "calibration_error": "calibration error",
 }
-IMPORTANCE_ROWS = 20_000
+IMPORTANCE_ROWS = 5_000
 MOST_FIELDS = 30
 
 
 def measure_importance(
     subject: Subject, *, shuffles: int = 5, seed: int = 0, progress: Callable[[str], None] = lambda _: None
 ) -> list[FieldImportance]:
-    """Permutation importance of every field on at most 20,000 of the subject's rows."""
+    """Permutation importance of every field on at most 5,000 of the subject's rows."""
     row_N = sampled_rows(subject.row_N, IMPORTANCE_ROWS, seed)
     return permutation_importance(
         subject.run.model,
