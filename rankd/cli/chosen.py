@@ -71,7 +71,7 @@ def given(
     assert examples is not None
     assert schema is not None
     for path in (examples, schema):
-        if not path.is_file():
+        if not path.exists():
             fail(f"{path}: there is no such file", 2)
     words = ("--examples", examples.name, "--schema", schema.name, *grouped)
     return Given(examples.stem, Source(examples, schema, reading), words, None)

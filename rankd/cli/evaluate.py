@@ -85,6 +85,8 @@ def _tables(found: Evaluation, model: str) -> list[Table]:
     whole.add_column("95 % interval", justify="right", style="dim")
     for task, metrics in found.metrics.items():
         for measure, title in _MEASURES.items():
+            if measure == "user_auc" and found.users == found.rows:
+                continue  # there are no users to rank for
             whole.add_row(task, title, *_words(metrics[measure]))
     return [whole, *(_slice_table(title, by_task) for title, by_task in found.slices.items())]
 

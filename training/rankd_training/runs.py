@@ -27,7 +27,7 @@ from rankd_training.run_folder import METRICS, RUN
 
 __all__ = ["Run", "score", "score_rows"]
 
-BATCH_ROWS = 8192
+BATCH_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,15 +85,17 @@ def _headline(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 
 
 def _metrics(evaluation: Evaluation) -> str:
+    # Without users there is nobody to rank for.
+    shown = [m for m in MEASURES if m != "user_auc" or evaluation.users < evaluation.rows]
     rows = [
-        [task, *("\t".join(_words(metrics[measure])) for measure in MEASURES)]
+        [task, *("\t".join(_words(metrics[measure])) for measure in shown)]
         for task, metrics in evaluation.metrics.items()
     ]
     note = (
         "With 95 % intervals from drawing users (rows, where there are none) anew. AUC: higher is better, "
         "0.5 is chance. Log loss and calibration error: lower is better."
     )
-    return section("Metrics", note=note) + table(["task", *MEASURES.values()], rows)
+    return section("Metrics", note=note) + table(["task", *(MEASURES[m] for m in shown)], rows)
 
 
 def _learning(record: Any) -> str:
