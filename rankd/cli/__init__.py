@@ -9,6 +9,7 @@ from rankd.cli import (
     compare,
     data,
     demo,
+    doctor,
     evaluate,
     explain,
     export,
@@ -16,6 +17,7 @@ from rankd.cli import (
     rank,
     report,
     scaling,
+    schema,
     serve,
     train,
     tune,
@@ -42,7 +44,9 @@ app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("rank")(rank.rank)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.add_typer(schema.app, name="schema")
 app.add_typer(features.app, name="features")
 
 

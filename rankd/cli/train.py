@@ -8,25 +8,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
+from rich.markup import escape
 
 from rankd.cli.chosen import SettingsFile, merged, settings_files
 from rankd.cli.data import Root
+from rankd.cli.names import check_architecture
 from rankd.cli.report import REPORT, write_report
+from rankd.cli.runs import export_command, remember
 from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
-from rankd_contract.errors import ContractError
+from rankd_contract.errors import ContractError, YamlError
+from rankd_contract.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
     from rankd_training.recipes.ctr import RunResult
 
 __all__ = ["run_training", "train"]
 
+SCHEMA_FILE = "schema.yaml"
+
 
 def train(
     model: Annotated[str, typer.Option(help="What to train: mlcc, infnet, armnet, dcnv2 or lr.")] = "mlcc",
     data: Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")] = None,
-    examples: Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")] = None,
-    schema: Annotated[Path | None, typer.Option(help="Schema file of your examples.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Or your own examples: a Parquet or libsvm file, or a folder of them.")
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(help="Schema file of your examples; default: schema.yaml in their folder."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Deal out train, valid and test rows, such as 80/10/10; default: their column `split`, "
+            "or the names of the files, or else 80/10/10."
+        ),
+    ] = None,
+    split_time: Annotated[
+        str | None, typer.Option(help="Column of times: the latest rows are tested on.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run; default: a new one in HOME/runs.")
     ] = None,
@@ -45,13 +65,13 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train a model; prints how good it is on each split and where the run lies."""
-    with wants():
-        from rankd_training.models import registry
-    if model not in registry.names():
-        fail(f"--model {model}: expected one of {', '.join(registry.names())}", 2)
+    check_architecture(model)
+    if examples is not None and schema is None and (examples / SCHEMA_FILE).is_file():
+        schema = examples / SCHEMA_FILE
     if (data is None) == (examples is None) or (examples is None) != (schema is None):
-        fail("give --data NAME, or --examples FILE together with --schema FILE", 2)
-    given = {"epochs": epochs, "seed": seed}
+        hint = "`rankd schema infer FILE` proposes a schema"
+        fail(f"give --data NAME, or --examples FILE together with --schema FILE; {hint}", 2)
+    given = {"epochs": epochs, "seed": seed, "split": split, "split_time": split_time}
     chosen = _from_files(model, settings or [])
     chosen |= {key: value for key, value in given.items() if value is not None}
     chosen = merged(chosen, _settings(set_ or []))
@@ -66,13 +86,15 @@ def train(
     assert schema is not None
     output = output or free_folder(home / "runs", model)
     result = run_training(examples, schema, model, output, data=data, chosen=chosen)
+    remember(home / "runs", output)
     if with_report:
         write_report(output, examples, output / REPORT)
     if as_json:
         metrics = {split: {task: asdict(m) for task, m in by.items()} for split, by in result.metrics.items()}
-        print_json({"run": str(output), "metrics": metrics})
+        print_json({"run": str(output), "metrics": metrics, "warnings": result.record.warnings})
         return
     out.print(str(output), soft_wrap=True)
+    tell.print(f"next: {export_command(output, home)}", soft_wrap=True, markup=False)
 
 
 def run_training(
@@ -97,7 +119,10 @@ def run_training(
     with wants(TrainingError, ContractError), RichProgress(tell) as progress:
         places = {"examples": examples, "schema": schema, "output": output, "model": model}
         result = ctr.train(read_config(TrainSettings, {**settings, **places}), progress=progress)
+    tell.print(f"rows split by {result.record.split_by}", soft_wrap=True)
     tell.print(render_metrics(result))
+    for warning in result.record.warnings:
+        tell.print(f"[bold yellow]warning[/]: {escape(warning)}", soft_wrap=True)
     return result
 
 
@@ -132,10 +157,10 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         if not equals or not key:
             fail(f"--set {pair}: expected key=value, such as learning_rate=0.002 or model.heads=2", 2)
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(text)
             value = float(text) if isinstance(value, str) and text[:1] in "-.0123456789" else value
-        except (yaml.YAMLError, ValueError):
-            fail(f"--set {pair}: the value is not valid YAML", 2)
+        except (YamlError, ValueError):
+            fail(f"--set {key}: the value is not valid YAML", 2)
         if key.startswith("model."):
             settings.setdefault("model_config", {})[key.removeprefix("model.")] = value
         else:

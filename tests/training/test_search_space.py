@@ -66,9 +66,9 @@ def test_a_value_is_encoded_as_it_is_suggested_where_it_lies_in_the_space(tmp_pa
         ("model.heads: {choice: [1, two]}", r"line 1: MLCCConfig.heads: expected int, got 'two'"),
         ("batch_size: {float: [1, 2]}\n", r"batch_size: expected int"),
         ("epochs: 3", r"nothing to search"),
-        ("epochs: {int: [1, 2]}\nepochs: {int: [1, 3]}", r"line 2: epochs is there twice"),
+        ("epochs: {int: [1, 2]}\nepochs: {int: [1, 3]}", r"line 2: key 'epochs' is given twice"),
         ("- epochs", r"expected a mapping such as learning_rate"),
-        ("a: [", r"is not YAML"),
+        ("a: [", r"line 1"),
         ("", r"expected a mapping"),
     ],
 )

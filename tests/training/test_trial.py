@@ -113,13 +113,16 @@ def test_a_settings_file_gives_back_what_was_written(tmp_path: Path) -> None:
     assert read_settings_file(path) == settings
 
 
-def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
-    assert nested({"learning_rate": "1e-3", "model.embedding_std": "3e-3", "ranking_loss": "none"}) == {
+def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("mlcc: {learning_rate: 1e-3, model.embedding_std: 3e-3, stop_on: auc}")
+    assert read_settings_file(path)["mlcc"] == {
         "learning_rate": 1e-3,
         "model_config": {"embedding_std": 3e-3},
-        "ranking_loss": "none",
+        "stop_on": "auc",
     }
     assert flat({"epochs": 1, "model_config": {"heads": 2}}) == {"epochs": 1, "model.heads": 2}
+    assert nested({"epochs": 1, "model.heads": 2}) == {"epochs": 1, "model_config": {"heads": 2}}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +130,7 @@ def test_numbers_that_yaml_takes_for_text_are_numbers() -> None:
     [
         ("- 1", "expected a mapping of model names"),
         ("mlcc: 3", "mlcc: expected a mapping of settings, got 3"),
-        ("a: [", "is not YAML"),
+        ("a: [", "line 1"),
         (None, "cannot be read"),
     ],
 )

@@ -146,10 +146,17 @@ def test_trials_never_see_a_test_row(tmp_path: Path) -> None:
     assert np.isfinite(result.mean("valid", "log_loss"))
 
 
-def test_a_file_without_validation_rows_or_splits_is_named(tmp_path: Path) -> None:
+def test_rows_that_name_no_split_are_dealt_out_first(tmp_path: Path) -> None:
+    examples, schema = write(tmp_path, examples_table().drop(["split"]))
+    source = Source(examples, schema, {"split": "60/20/20"})
+    kept = without_test(source, tmp_path / "kept.parquet")
+    whole, left = source.load(), kept.load()
+    assert len(left.rows["test"]) == 1
+    for split in ("train", "valid"):
+        np.testing.assert_array_equal(left.label_nT[left.rows[split]], whole.label_nT[whole.rows[split]])
+
+
+def test_a_file_without_validation_rows_is_named(tmp_path: Path) -> None:
     examples, schema = write(tmp_path, with_column(examples_table(), "split", ["train"] * 1200))
-    with pytest.raises(ExamplesError, match="no row says 'valid'"):
-        without_test(Source(examples, schema), tmp_path / "kept.parquet")
-    pq.write_table(examples_table().drop(["split"]), examples)
-    with pytest.raises(ExamplesError, match="split"):
+    with pytest.raises(ExamplesError, match="'valid'"):
         without_test(Source(examples, schema), tmp_path / "kept.parquet")

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from rankd_contract.schema import FeatureSchema
-from rankd_training.data.prepared import sha256_of
-from rankd_training.errors import ExamplesError
-from rankd_training.examples import Examples, load_examples
+from rankd_training.config import read_config
+from rankd_training.data.row_files import digest_of, open_rows
+from rankd_training.examples import Examples, examples_of
+from rankd_training.settings import TrainSettings
 
-__all__ = ["digest", "examples_for", "raw_batches", "raw_schema", "reading_of"]
+__all__ = ["DEALING", "digest", "examples_for", "raw_batches", "raw_schema", "reading_of"]
 
-# Those of `TrainSettings` that say which rows there are and whose they are.
-READING = ("group_column",)
+# Those of `TrainSettings` that deal out rows which name no split, and all that say which rows there are.
+DEALING = ("split", "split_time", "split_seed")
+READING = (*DEALING, "group_column", "in_memory_mb")
 
 
 def reading_of(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -27,29 +28,21 @@ def reading_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def examples_for(path: Path, schema: FeatureSchema, reading: Mapping[str, Any]) -> Examples:
     """Read and encode rows as such settings say. Raises ExamplesError."""
-    return load_examples(path, schema, group_column=reading.get("group_column"))
+    nowhere = {"examples": path, "schema": Path(), "output": Path()}
+    return examples_of(read_config(TrainSettings, {**reading, **nowhere}), schema)
 
 
 def raw_schema(path: Path) -> pa.Schema:
     """Return the columns that rows have. Raises ExamplesError."""
-    try:
-        return pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ExamplesError(path, f"cannot be read as Parquet: {error}") from error
+    return open_rows(path)[0].schema
 
 
 def raw_batches(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """Read columns as they stand, in the order of the rows. Raises ExamplesError."""
-    try:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(columns=list(columns))
-    except (OSError, pa.ArrowException) as error:
-        raise ExamplesError(path, f"cannot be read as Parquet: {error}") from error
+    for file in open_rows(path):
+        yield from file.batches(columns)
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of the rows' file. Raises ExamplesError."""
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ExamplesError(path, f"cannot be read: {error.strerror or error}") from error
+    """Return the SHA-256 of the rows' files. Raises ExamplesError."""
+    return digest_of(open_rows(path))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rankd_training import checkpoint
+from rankd_training.column_check import silent_columns
 from rankd_training.errors import RunError
 from rankd_training.examples import Examples
 from rankd_training.metrics import TaskMetrics
@@ -42,13 +43,15 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """How a run was made. Times are ISO 8601, UTC."""
+    """How a run was made, and what is doubtful about its data. Times are ISO 8601, UTC."""
 
     format: str
     model: str
     seed: int
     examples_sha256: str
+    split_by: str
     rows: Mapping[str, int]
+    warnings: tuple[str, ...]
     parameters: int
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -76,7 +79,9 @@ def record_of(
         model=settings.model,
         seed=settings.seed,
         examples_sha256=examples.sha256,
+        split_by=examples.split_by,
         rows={split: len(rows) for split, rows in examples.rows.items()},
+        warnings=silent_columns(examples),
         parameters=parameters,
         settings=named,
         versions={

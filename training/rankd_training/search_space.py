@@ -25,7 +25,7 @@ from rankd_training.config import read_config
 from rankd_training.errors import SettingError
 from rankd_training.models import registry
 from rankd_training.settings import TrainSettings
-from rankd_training.settings_file import PREFIX, as_number, nested
+from rankd_training.settings_file import PREFIX, nested, yaml_of
 
 __all__ = ["Dimension", "SearchSpace", "Suggester", "read_space"]
 
@@ -105,7 +105,7 @@ def read_space(path: Path, model: str) -> SearchSpace:
         if isinstance(value, dict):
             dimensions.append(_dimension(place, name, value))
         else:
-            fixed[name] = as_number(value)
+            fixed[name] = value
     if not dimensions:
         raise SettingError(f"{path}: nothing to search; expected entries such as learning_rate: {_EXAMPLE}")
     space = SearchSpace(tuple(dimensions), fixed)
@@ -119,21 +119,11 @@ _EXAMPLE = "{log: [0.0001, 0.01]}"
 
 def _entries(path: Path) -> dict[str, tuple[int, Any]]:
     """Keys with their lines and values."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        tree = yaml.safe_load(text)
-    except OSError as error:
-        raise SettingError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise SettingError(f"{path}: is not YAML: {error}") from error
+    tree, text = yaml_of(path)
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
     if not isinstance(node, yaml.MappingNode) or not tree:
         raise SettingError(f"{path}: expected a mapping such as learning_rate: {_EXAMPLE}")
-    lines: dict[str, int] = {}
-    for key, _ in node.value:
-        if key.value in lines:
-            raise SettingError(f"{path}, line {key.start_mark.line + 1}: {key.value} is there twice")
-        lines[key.value] = key.start_mark.line + 1
+    lines = {key.value: key.start_mark.line + 1 for key, _ in node.value}
     return {str(name): (lines.get(str(name), 1), value) for name, value in tree.items()}
 
 
@@ -150,8 +140,8 @@ def _dimension(place: str, name: str, given: Mapping[str, Any]) -> Dimension:
     if kind == "choice":
         if not values:
             raise SettingError(f"{place}: expected at least one choice")
-        return Dimension(name, kind, tuple(map(as_number, values)))
-    numbers: tuple[Any, ...] = tuple(map(as_number, values))
+        return Dimension(name, kind, tuple(values))
+    numbers: tuple[Any, ...] = tuple(values)
     wanted = int if kind.endswith("int") else int | float
     if len(numbers) != ENDS or not all(isinstance(v, wanted) and not isinstance(v, bool) for v in numbers):
         unit = "whole numbers" if kind.endswith("int") else "numbers"

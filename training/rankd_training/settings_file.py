@@ -17,9 +17,11 @@ from typing import Any
 
 import yaml
 
+from rankd_contract.errors import YamlError
+from rankd_contract.strict_yaml import read_text, read_yaml
 from rankd_training.errors import SettingError
 
-__all__ = ["PREFIX", "flat", "nested", "read_settings_file", "write_settings_file"]
+__all__ = ["PREFIX", "flat", "nested", "read_settings_file", "write_settings_file", "yaml_of"]
 
 PREFIX = "model."
 MODEL_CONFIG = "model_config"
@@ -31,12 +33,7 @@ def read_settings_file(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         SettingError: the file cannot be read or is no mapping of models to mappings; names file and key.
     """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except yaml.YAMLError as error:
-        raise SettingError(f"{path}: is not YAML: {error}") from error
+    tree = yaml_of(path)[0]
     if not isinstance(tree, dict) or not tree:
         raise SettingError(
             f"{path}: expected a mapping of model names to settings, such as mlcc: {{epochs: 5}}"
@@ -47,6 +44,18 @@ def read_settings_file(path: Path) -> dict[str, dict[str, Any]]:
     return {str(model): nested(settings) for model, settings in tree.items()}
 
 
+def yaml_of(path: Path) -> tuple[Any, str]:
+    """Read a YAML file strictly -> its values and its text. Raises SettingError naming file and line."""
+    try:
+        text = read_text(path)
+    except YamlError as error:
+        raise SettingError(str(error)) from error
+    try:
+        return read_yaml(text), text
+    except YamlError as error:
+        raise SettingError(f"{path}: {error}") from error
+
+
 def write_settings_file(path: Path, settings: Mapping[str, Mapping[str, Any]], comment: str) -> None:
     """Write what `read_settings_file` reads, `comment` above it."""
     tree = {model: flat(chosen) for model, chosen in settings.items()}
@@ -55,16 +64,16 @@ def write_settings_file(path: Path, settings: Mapping[str, Mapping[str, Any]], c
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn `model.key` into entries of `model_config`; numbers such as 1e-3, text to YAML, become numbers."""
+    """Turn `model.key` into entries of `model_config`."""
     tree: dict[str, Any] = {}
     for key, value in settings.items():
-        name, number = str(key), as_number(value)
+        name = str(key)
         if name.startswith(PREFIX):
-            tree.setdefault(MODEL_CONFIG, {})[name.removeprefix(PREFIX)] = number
+            tree.setdefault(MODEL_CONFIG, {})[name.removeprefix(PREFIX)] = value
         elif name == MODEL_CONFIG and isinstance(value, Mapping):
             tree.setdefault(MODEL_CONFIG, {}).update(value)
         else:
-            tree[name] = number
+            tree[name] = value
     return tree
 
 
@@ -72,13 +81,3 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Turn entries of `model_config` into `model.key`."""
     tree = {key: value for key, value in settings.items() if key != MODEL_CONFIG}
     return tree | {PREFIX + key: value for key, value in settings.get(MODEL_CONFIG, {}).items()}
-
-
-def as_number(value: Any) -> Any:
-    """YAML 1.1 takes 1e-3 for text, since it has no point; people mean a number."""
-    if isinstance(value, str) and value[:1] in set("-.0123456789"):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value

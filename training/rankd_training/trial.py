@@ -25,8 +25,8 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from rankd_contract.schema_file import load_schema
-from rankd_training import yardstick_models
 from rankd_training.config import read_config
+from rankd_training.data.prepared import sha256_of
 from rankd_training.errors import RunError, UnknownModel
 from rankd_training.examples import Examples
 from rankd_training.metrics import TaskMetrics, evaluate
@@ -36,6 +36,7 @@ from rankd_training.reading import digest, examples_for
 from rankd_training.recipes import ctr
 from rankd_training.runs import Run, score_rows
 from rankd_training.settings import TrainSettings
+from rankd_training.yardsticks import registry as yardsticks
 
 __all__ = ["Source", "Trial", "TrialResult", "TrialStore", "all_names", "check_names"]
 
@@ -66,7 +67,7 @@ class Source:
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of both files."""
-        return {"examples": digest(self.examples), "schema": digest(self.schema)}
+        return {"examples": digest(self.examples), "schema": sha256_of(self.schema)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ class TrialStore:
 
 def all_names() -> list[str]:
     """Every model and every yardstick."""
-    return [*registry.names(), *yardstick_models.names()]
+    return [*registry.names(), *yardsticks.names()]
 
 
 def check_names(names: list[str]) -> None:
@@ -239,7 +240,7 @@ def _fit_network(trial: Trial, source: Source, folder: Path, progress: Progress)
 
 def _fit_yardstick(trial: Trial, source: Source, _: Path, __: Progress) -> _Fitted:
     examples = source.load()
-    fitted = yardstick_models.fit(trial.model, examples, seed=trial.seed, settings=trial.settings)
+    fitted = yardsticks.fit(trial.model, examples, seed=trial.seed, settings=trial.settings)
     scores = {split: fitted.predict(split) for split in source.splits}
     metrics = {split: _metrics(examples, split, score_NT) for split, score_NT in scores.items()}
     return _Fitted(metrics, {split: scores[split] for split in _judged(source)})

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from rankd_training.data.splits import SPLIT_NAMES
 from rankd_training.errors import ExamplesError
-from rankd_training.examples import SPLIT
-from rankd_training.reading import raw_batches, raw_schema
+from rankd_training.example_columns import SPLIT
+from rankd_training.reading import DEALING, raw_batches, raw_schema
 from rankd_training.trial import Source
 
 __all__ = ["without_test"]
@@ -51,7 +51,9 @@ def without_test(source: Source, path: Path) -> Source:
                 start += batch.num_rows
     except OSError as error:
         raise ExamplesError(path, f"cannot be written: {error.strerror or error}") from error
-    return replace(source, examples=path, splits=SPLIT_NAMES[:TEST])
+    # The copy says itself whose split a row is.
+    reading = {name: value for name, value in source.reading.items() if name not in DEALING}
+    return replace(source, examples=path, reading=reading, splits=SPLIT_NAMES[:TEST])
 
 
 def _codes(source: Source) -> npt.NDArray[np.int8]:

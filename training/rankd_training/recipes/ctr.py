@@ -24,7 +24,7 @@ from torch.nn import functional
 from rankd_contract.schema_file import load_schema
 from rankd_contract.signature import ROW, tensors
 from rankd_training.errors import Diverged, SettingError
-from rankd_training.examples import Examples, load_examples
+from rankd_training.examples import Examples, examples_of
 from rankd_training.metrics import TaskMetrics, evaluate
 from rankd_training.models.registry import RankingModel, build
 from rankd_training.progress import SILENT, Progress
@@ -62,7 +62,7 @@ def train(settings: TrainSettings, *, progress: Progress = SILENT) -> RunResult:
     schema = load_schema(settings.schema)
     schema_text = settings.schema.read_bytes()
     unknowns = UnknownValues(schema, settings.unknown_rates)
-    examples = load_examples(settings.examples, schema, group_column=settings.group_column)
+    examples = examples_of(settings, schema)
     rows = _Rows.of(examples)
 
     with _seeded(settings.seed, settings.threads):
