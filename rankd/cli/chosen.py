@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from rankd_training.trial import Source
 
 __all__ = [
+    "SCHEMA_FILE",
     "DataName",
     "ExamplesFile",
     "Given",
+    "GroupColumn",
     "SchemaFile",
     "SettingsFile",
+    "SplitShares",
+    "SplitTime",
     "given",
     "merged",
     "seeds_of",
@@ -26,9 +30,18 @@ __all__ = [
     "settings_for",
 ]
 
+SCHEMA_FILE = "schema.yaml"
 DataName = Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")]
 ExamplesFile = Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")]
 SchemaFile = Annotated[Path | None, typer.Option(help="Schema file of your examples.")]
+GroupColumn = Annotated[str | None, typer.Option(help="Whose row it is; default: the user view's key.")]
+SplitShares = Annotated[
+    str | None,
+    typer.Option("--split", help="Deal out rows by shares such as 80/10/10; default: their column `split`."),
+]
+SplitTime = Annotated[
+    str | None, typer.Option("--split-time", help="Column by which the latest rows are the test part.")
+]
 SettingsFile = Annotated[
     list[Path] | None,
     typer.Option(
@@ -49,32 +62,40 @@ class Given:
 
 
 def given(
-    data: str | None, examples: Path | None, schema: Path | None, group_column: str | None, root: Path | None
+    data: str | None,
+    examples: Path | None,
+    schema: Path | None,
+    root: Path | None,
+    reading: dict[str, str | None],
 ) -> Given:
-    """Find the examples that were asked for, downloading a named data set where needed."""
+    """Find the examples that were asked for, downloading a named data set where needed.
+
+    `reading` has the options that say how rows are read, by the setting's name.
+    """
+    if examples is not None and schema is None and (examples / SCHEMA_FILE).is_file():
+        schema = examples / SCHEMA_FILE
     if (data is None) == (examples is None) or (examples is None) != (schema is None):
         fail("give --data NAME, or --examples FILE together with --schema FILE", 2)
     with wants():
         from rankd_training.data import catalog
         from rankd_training.errors import DataError
-        from rankd_training.reading import reading_of
         from rankd_training.trial import Source
 
-    reading = reading_of({"group_column": group_column})
-    grouped = ("--group-column", group_column) if group_column else ()
+    asked = {name: value for name, value in reading.items() if value is not None}
+    more = tuple(word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value))
     if data is not None:
         with wants(DataError), download_bar() as progress:
             folder = catalog.get(data, root=root, progress=progress)
             schema = catalog.describe(data).schema
-        source = Source(folder / "examples.parquet", schema, reading)
-        return Given(data, source, ("--data", data, *grouped), data)
+        source = Source(folder / "examples.parquet", schema, asked)
+        return Given(data, source, ("--data", data, *more), data)
     assert examples is not None
     assert schema is not None
     for path in (examples, schema):
         if not path.exists():
             fail(f"{path}: there is no such file", 2)
-    words = ("--examples", examples.name, "--schema", schema.name, *grouped)
-    return Given(examples.stem, Source(examples, schema, reading), words, None)
+    words = ("--examples", examples.name, "--schema", schema.name, *more)
+    return Given(examples.stem, Source(examples, schema, asked), words, None)
 
 
 def settings_files(files: list[Path]) -> list[tuple[Path, dict[str, dict[str, Any]]]]:

@@ -14,8 +14,11 @@ from rankd.cli.bars import TrialBar
 from rankd.cli.chosen import (
     DataName,
     ExamplesFile,
+    GroupColumn,
     SchemaFile,
     SettingsFile,
+    SplitShares,
+    SplitTime,
     given,
     seeds_of,
     settings_files,
@@ -45,9 +48,9 @@ def compare(
         Path | None, typer.Option("--out", help="Folder for NAME.md and NAME.json; default: HOME/results.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the two files; default: the data's.")] = None,
-    group_column: Annotated[
-        str | None, typer.Option(help="Whose row it is; default: the user view's key.")
-    ] = None,
+    group_column: GroupColumn = None,
+    split: SplitShares = None,
+    split_time: SplitTime = None,
     resamples: Annotated[int, typer.Option(min=1, help="Draws of users for the 95 % intervals.")] = 300,
     again: Annotated[bool, typer.Option("--again", help="Train even what was trained before.")] = False,
     date: Annotated[str | None, typer.Option(help="Date that the files say; default: today.")] = None,
@@ -75,7 +78,8 @@ def compare(
     except SettingError as error:
         fail(f"--models: {error}", 2)
     chosen_seeds = seeds_of(seeds)
-    rows = given(data, examples, schema, group_column, root)
+    reading = {"group_column": group_column, "split": split, "split_time": split_time}
+    rows = given(data, examples, schema, root, reading)
     files = settings_files(settings or [])
     contestants = [Contestant(one, *settings_for(rows.data, one, files)) for one in names]
     title = name or rows.name

@@ -15,8 +15,11 @@ from rankd.cli.bars import TrialBar
 from rankd.cli.chosen import (
     DataName,
     ExamplesFile,
+    GroupColumn,
     SchemaFile,
     SettingsFile,
+    SplitShares,
+    SplitTime,
     given,
     seeds_of,
     settings_files,
@@ -47,9 +50,9 @@ def scaling(
     output: Annotated[
         Path | None, typer.Option("--out", help="Folder for the page and the JSON; default: HOME/results.")
     ] = None,
-    group_column: Annotated[
-        str | None, typer.Option(help="Whose row it is; default: the user view's key.")
-    ] = None,
+    group_column: GroupColumn = None,
+    split: SplitShares = None,
+    split_time: SplitTime = None,
     home: Home = HOME,
     root: Root = None,
     as_json: JsonFlag = False,
@@ -74,7 +77,8 @@ def scaling(
     if not axes:
         fail(f"--axis: {model} has no sizes by default; give some, such as --axis model.heads=1,2,4,8", 2)
     chosen_seeds = seeds_of(seeds)
-    rows = given(data, examples, schema, group_column, root)
+    reading = {"group_column": group_column, "split": split, "split_time": split_time}
+    rows = given(data, examples, schema, root, reading)
     base, _ = settings_for(rows.data, model, settings_files(settings or []))
     total = len(chosen_seeds) * sum(len(one.values) for one in axes)
     with wants(TrainingError, ContractError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from rankd.cli.chosen import SettingsFile, merged, settings_files
+from rankd.cli.chosen import SCHEMA_FILE, SettingsFile, merged, settings_files
 from rankd.cli.data import Root
 from rankd.cli.names import check_architecture
 from rankd.cli.report import REPORT, write_report
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rankd_training.recipes.ctr import RunResult
 
 __all__ = ["run_training", "train"]
-
-SCHEMA_FILE = "schema.yaml"
 
 
 def train(

@@ -16,8 +16,11 @@ from rankd.cli.bars import TrialBar
 from rankd.cli.chosen import (
     DataName,
     ExamplesFile,
+    GroupColumn,
     SchemaFile,
     SettingsFile,
+    SplitShares,
+    SplitTime,
     given,
     seeds_of,
     settings_files,
@@ -50,9 +53,9 @@ def tune(
         Path | None,
         typer.Option("--out", help="The settings file; default: best.yaml in the study's folder."),
     ] = None,
-    group_column: Annotated[
-        str | None, typer.Option(help="Whose row it is; default: the user view's key.")
-    ] = None,
+    group_column: GroupColumn = None,
+    split: SplitShares = None,
+    split_time: SplitTime = None,
     home: Home = HOME,
     root: Root = None,
     as_json: JsonFlag = False,
@@ -77,7 +80,8 @@ def tune(
     except SettingError as error:
         fail(str(error), 2)
     chosen_seeds = seeds_of(seeds)
-    rows = given(data, examples, schema, group_column, root)
+    reading = {"group_column": group_column, "split": split, "split_time": split_time}
+    rows = given(data, examples, schema, root, reading)
     base, _ = settings_for(rows.data, model, settings_files(settings or []))
     with wants(TrainingError, ContractError):
         study = Study(

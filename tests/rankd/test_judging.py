@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from rankd.cli import app
 from rankd_training.recipes import ctr
 from rankd_training.settings import TrainSettings
-from tests.training.tables import write
+from tests.training.tables import examples_table, write
 
 SMALL = {"embedding_width": 4, "hidden": [8]}
 
@@ -109,6 +110,32 @@ def test_compare_writes_both_files_and_finds_its_trials_again(place: Path) -> No
     assert len(before) == 4
     assert "2 seeds" in rankd(*asked)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_rows_that_name_no_split_are_dealt_out_for_all_models_alike(place: Path, tmp_path: Path) -> None:
+    pq.write_table(examples_table().drop(["split"]), tmp_path / "rows.parquet")
+    asked: tuple[str | Path, ...] = (
+        "compare",
+        "--examples",
+        tmp_path / "rows.parquet",
+        "--schema",
+        place / "schema.yaml",
+        "--json",
+    )
+    asked += (
+        "--models",
+        "lr,popularity",
+        "--seeds",
+        "1",
+        "--settings",
+        place / "settings.yaml",
+        "--resamples",
+        "5",
+    )
+    found = json.loads(rankd(*asked, "--split", "60/20/20", "--home", tmp_path))
+    assert sum(found["rows"].values()) == 1200
+    assert found["rows"]["train"] == pytest.approx(720, abs=60)
+    assert "--split 60/20/20" in found["command"]
 
 
 def test_tune_writes_settings_that_train_and_compare_take(place: Path) -> None:

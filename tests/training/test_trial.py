@@ -97,8 +97,19 @@ def test_wrong_settings_are_named_before_any_training(store: TrialStore) -> None
         Trial("lr", {"learning_rat": 1.0}, 1).check(store.source)
     with pytest.raises(SettingError, match="heads"):
         Trial("mlcc", {"model_config": {"head": 1}}, 1).check(store.source)
+    with pytest.raises(SettingError, match="split decides which rows there are"):
+        Trial("gbdt", {"split": "80/10/10"}, 1).check(store.source)
     with pytest.raises(UnknownModel, match="known: mlcc"):
         check_names(["mlcc", "nobody"])
+
+
+def test_yardsticks_are_trials_like_any_other(store: TrialStore) -> None:
+    result = store.run(Trial("gbdt", {}, 1))
+    popular = store.run(Trial("popularity", {}, 1))
+    assert result.mean("test", "auc") > 0.7 > popular.mean("test", "auc")
+    assert list(result.metrics) == ["train", "valid", "test"]
+    assert result.scores()["test"].shape == (200, 2)
+    assert store.find(Trial("gbdt", {}, 1)) == result
 
 
 def test_a_settings_file_gives_back_what_was_written(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ from safetensors.numpy import load_file, save_file
 from rankd_contract.schema_file import load_schema
 from rankd_training.config import read_config
 from rankd_training.data.prepared import sha256_of
-from rankd_training.errors import RunError, UnknownModel
+from rankd_training.errors import RunError, SettingError, UnknownModel
 from rankd_training.examples import Examples
 from rankd_training.metrics import TaskMetrics, evaluate
 from rankd_training.models import registry
 from rankd_training.progress import SILENT, Progress
-from rankd_training.reading import digest, examples_for
+from rankd_training.reading import DEALING, digest, examples_for
 from rankd_training.recipes import ctr
 from rankd_training.runs import Run, score_rows
 from rankd_training.settings import TrainSettings
@@ -84,7 +84,12 @@ class Trial:
         return _digest({**asdict(self), **rows, "versions": versions()})[:20]
 
     def check(self, source: Source) -> None:
-        """Raise SettingError where a network's settings are unknown or of the wrong type, before any work."""
+        """Raise SettingError where settings are unknown or of the wrong type, before any work."""
+        for name in (*DEALING, "group_column"):
+            if name in self.settings:
+                raise SettingError(
+                    f"{self.model}: {name} decides which rows there are; give it for all models"
+                )
         if self.model in registry.names():
             told = self.told(source, Path())
             read_config(registry.config_type(self.model), told.model_config)
