@@ -1,6 +1,7 @@
 """What three fields tell together and no pair of them: who learns it, and who cannot.
 
-The figures beside it, with a plain network that starts as well as the others: docs/results/planted.md.
+A plain network of the same size is not among those who cannot, if it starts as the others do; one with the
+published start and dropout is slow. The figures: docs/results/planted.md.
 """
 
 from __future__ import annotations
@@ -12,14 +13,11 @@ from bench.planted import configs, learn
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("name", ["mlcc", "dnn"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_mlcc_finds_it_in_a_budget_in_which_the_published_plain_network_does_not(seed: int) -> None:
-    settings = configs()
-    found = learn("mlcc", settings["mlcc"], seed=seed, learning_rate=1e-2, epochs=3)
+def test_mlcc_and_a_plain_network_that_starts_as_well_find_it_at_once(name: str, seed: int) -> None:
+    found = learn(name, configs()[name], seed=seed, learning_rate=1e-2, epochs=3)
     assert found[-1] > 0.9
-    for rate in (3e-3, 1e-2):
-        missed = learn("dnn-published", settings["dnn-published"], seed=seed, learning_rate=rate, epochs=3)
-        assert max(missed) < 0.6
 
 
 def test_armnet_finds_it_with_more_epochs() -> None:
