@@ -66,6 +66,8 @@ EXTRAS = {
     "pyarrow": "training",
     "sklearn": "training",
     "safetensors": "training",
+    "scipy": "training",
+    "optuna": "tune",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "service",

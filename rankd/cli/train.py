@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from rankd.cli.chosen import SCHEMA_FILE, SettingsFile, merged, settings_files
 from rankd.cli.data import Root
 from rankd.cli.names import check_architecture
+from rankd.cli.report import REPORT, write_report
 from rankd.cli.runs import export_command, remember
 from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError, YamlError
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from rankd_training.recipes.ctr import RunResult
 
 __all__ = ["run_training", "train"]
-
-SCHEMA_FILE = "schema.yaml"
 
 
 def train(
@@ -50,10 +50,14 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
-    settings: Annotated[
+    settings: SettingsFile = None,
+    set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as learning_rate=0.002 or model.heads=2."),
     ] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Also write the run's report.html, as `rankd report` does.")
+    ] = False,
     home: Home = HOME,
     root: Root = None,
     as_json: JsonFlag = False,
@@ -66,7 +70,9 @@ def train(
         hint = "`rankd schema infer FILE` proposes a schema"
         fail(f"give --data NAME, or --examples FILE together with --schema FILE; {hint}", 2)
     given = {"epochs": epochs, "seed": seed, "split": split, "split_time": split_time}
-    chosen = {key: value for key, value in given.items() if value is not None} | _settings(settings or [])
+    chosen = _from_files(model, settings or [])
+    chosen |= {key: value for key, value in given.items() if value is not None}
+    chosen = merged(chosen, _settings(set_ or []))
     if data is not None:
         from rankd_training.data import catalog
         from rankd_training.errors import DataError
@@ -79,6 +85,8 @@ def train(
     output = output or free_folder(home / "runs", model)
     result = run_training(examples, schema, model, output, data=data, chosen=chosen)
     remember(home / "runs", output)
+    if with_report:
+        write_report(output, examples, output / REPORT)
     if as_json:
         metrics = {split: {task: asdict(m) for task, m in by.items()} for split, by in result.metrics.items()}
         print_json({"run": str(output), "metrics": metrics, "warnings": result.record.warnings})
@@ -105,9 +113,7 @@ def run_training(
         from rankd_training.recipes import ctr
         from rankd_training.report import render_metrics
         from rankd_training.settings import TrainSettings
-    known = preset(data, model)
-    settings = {**known, **(chosen or {})}
-    settings["model_config"] = {**known.get("model_config", {}), **settings.get("model_config", {})}
+    settings = merged(preset(data, model), chosen or {})
     with wants(TrainingError, ContractError), RichProgress(tell) as progress:
         places = {"examples": examples, "schema": schema, "output": output, "model": model}
         result = ctr.train(read_config(TrainSettings, {**settings, **places}), progress=progress)
@@ -129,6 +135,16 @@ def free_folder(parent: Path, name: str) -> Path:
     """Return `parent/name`, or the first of `name-2`, `name-3`, ... that does not exist."""
     names = (name if n == 1 else f"{name}-{n}" for n in count(1))
     return next(parent / candidate for candidate in names if not (parent / candidate).exists())
+
+
+def _from_files(model: str, paths: list[Path]) -> dict[str, Any]:
+    """Take the model's settings from files; a file that has none for it is a mistake."""
+    chosen: dict[str, Any] = {}
+    for path, by_model in settings_files(paths):
+        if model not in by_model:
+            fail(f"--settings {path}: has settings for {', '.join(by_model)}, not for {model}", 2)
+        chosen = merged(chosen, by_model[model])
+    return chosen
 
 
 def _settings(pairs: list[str]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ def rankd(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProce
 def test_help_names_every_verb() -> None:
     result = rankd("--help")
     assert result.returncode == 0
-    for verb in ("demo", "train", "export", "features", "serve", "rank", "data", "schema"):
+    verbs = ("demo", "train", "evaluate", "report", "explain", "compare", "tune", "scaling")
+    for verb in (*verbs, "export", "features", "serve", "rank", "data", "schema"):
         assert verb in result.stdout
 
 
@@ -47,6 +48,7 @@ def test_help_names_every_verb() -> None:
         (("train", "--data", "movielens-synthetic", "--set", "model.head=2"), 1, "heads"),
         (("train", "--data", "movielens-synthetic", "--set", "seed=" + "[" * 5000), 2, "not valid YAML"),
         (("export", "run", "--fusion", "liked"), 2, "liked=1"),
+        (("evaluate", "no-such-run", "--examples", "x.parquet"), 1, "rankd train"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else str(value),
 )
