@@ -76,7 +76,7 @@ class Client:
     def rank(
         self,
         model: str,
-        user: str | int | Mapping[str, Any],
+        user: str | int | Mapping[str, Any] | None,
         items: Sequence[str | int] | Sequence[Mapping[str, Any]],
         *,
         context: Mapping[str, FieldValue] | None = None,
@@ -86,12 +86,14 @@ class Client:
     ) -> Ranking:
         """Rank candidates, given by id or as `{"id": ..., "fields": {...}}`, for a user.
 
+        A model of a table without users is asked with None.
+
         Raises:
             RankdError: the service refused the request or could not be reached.
         """
         by_id = not any(isinstance(item, Mapping) for item in items)
-        body: dict[str, Any] = {"user": user, "item_ids" if by_id else "items": list(items), "timing": timing}
-        optional = {"context": context, "deadline_ms": deadline_ms, "top_k": top_k}
+        body: dict[str, Any] = {"item_ids" if by_id else "items": list(items), "timing": timing}
+        optional = {"user": user, "context": context, "deadline_ms": deadline_ms, "top_k": top_k}
         body.update({key: value for key, value in optional.items() if value is not None})
         return _ranking(self._call("POST", f"/v1/rank/{model}", body))
 

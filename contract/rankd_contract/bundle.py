@@ -29,8 +29,11 @@ __all__ = ["Bundle", "current_version", "model_names", "open_bundle", "open_curr
 _POINTER, _LOCK, _INCOMING = "current.json", ".lock", ".incoming"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_FILE_BYTES = 64 << 30
 _MAX_MANIFEST_BYTES = 16 << 20
+_MAX_POINTER_BYTES = 4096
+_MAX_VERSION = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +121,27 @@ def current_version(repository: Path, model: str) -> int:
 
 
 def model_names(repository: Path) -> list[str]:
-    """Return the models with a published version, by name."""
-    return sorted(p.parent.name for p in repository.glob(f"*/{_POINTER}"))
+    """Return the folders that were published to, by name: whoever opens them hears what is wrong with them.
+
+    A folder counts by a version or by a pointer, or because nobody may look into it; a repository that is not
+    there holds none. Raises CorruptBundle where the repository itself cannot be listed.
+    """
+    try:
+        return sorted(home.name for home in repository.iterdir() if _was_published_to(home))
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", error)
+        raise CorruptBundle(f"{repository}: cannot be listed: {reason}") from error
+
+
+def _was_published_to(home: Path) -> bool:
+    try:
+        return any(p.name == _POINTER or p.name.isdecimal() for p in home.iterdir())
+    except NotADirectoryError:
+        return False
+    except OSError:  # such as a folder of another user
+        return True
 
 
 def versions(repository: Path, model: str) -> list[int]:
@@ -174,11 +196,20 @@ def _open(path: Path, text: bytes) -> Bundle:
 def _pointer(home: Path) -> tuple[int, str]:
     path = home / _POINTER
     try:
-        tree = json.loads(path.read_bytes())
-        return int(tree["version"]), str(tree["manifest_sha256"])
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep its reader waiting for ever
+            raise ValueError("it must be a plain file")
+        with path.open("rb") as file:
+            tree = json.loads(file.read(_MAX_POINTER_BYTES))
+        version, digest = tree["version"], tree["manifest_sha256"]
+        if type(version) is not int or not 0 < version <= _MAX_VERSION:
+            raise ValueError(f"version must be a whole number from 1 to {_MAX_VERSION}")
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise ValueError("manifest_sha256 must be 64 hexadecimal digits")
+        return version, digest
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or (f"no {error}" if isinstance(error, KeyError) else error)
         raise CorruptBundle(
-            f"{path}: no usable pointer ({error}); publish the model with `rankd export`"
+            f"{path}: no usable pointer ({reason}); publish the model with `rankd export`"
         ) from error
 
 

@@ -31,6 +31,7 @@ _TYPES: dict[DType, tuple[type, ...]] = {
     DType.BOOL: (bool,),
 }
 _ARROW_INTS = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool"}
+_UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -72,6 +73,7 @@ class Column:
         """Lay out an Arrow array (not chunked) of `field`. Raises ValueTypeError where the type does not fit.
 
         Integers widen to int64, floats to float64. An integer column serves a float field, not the reverse.
+        A timestamp serves a field that derives from a time, as whole seconds since 1970.
         """
         valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), np.bool_)
         if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
@@ -149,6 +151,10 @@ def _flat_arrow(array: Any, field: Field, owner: NDArray[Any]) -> Values:
             return Strings(np.zeros(0, np.uint8), np.zeros(1, np.int64))
         offsets = np.frombuffer(offset_buffer, width)[array.offset : array.offset + n + 1].astype(np.int64)
         return _short(Strings(np.frombuffer(data or b"", np.uint8), offsets), field, owner)
+    if field.derive is not None and found.startswith("timestamp["):
+        unit = _UNITS_A_SECOND[found.removeprefix("timestamp[").partition(",")[0].rstrip("]")]
+        filled = array.cast("int64").fill_null(0)
+        return np.asarray(filled.to_numpy(zero_copy_only=False), np.int64) // unit
     if field.dtype in {DType.INT, DType.BOOL} and found in _ARROW_INTS:
         filled = array.fill_null(False if found == "bool" else 0)
         return np.asarray(filled.to_numpy(zero_copy_only=False), np.int64)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from rankd_contract.calibration import Calibration
 from rankd_contract.errors import CorruptBundle, UnsupportedFormat
@@ -63,7 +64,7 @@ class BundleManifest:
     def from_json(cls, text: bytes) -> BundleManifest:
         """Read a manifest. Raises UnsupportedFormat for another format, CorruptBundle for a broken one."""
         try:
-            tree = json.loads(text)
+            tree = json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
             raise CorruptBundle(f"{MANIFEST}: not valid JSON: {error}") from error
         found = tree.pop("format", None) if isinstance(tree, dict) else None
@@ -80,8 +81,12 @@ class BundleManifest:
             _check_types(manifest)
             Calibration.of(manifest.calibration, manifest.tasks)
             return manifest
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise CorruptBundle(f"{MANIFEST}: incomplete or altered: {error}") from error
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _specs(entries: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
@@ -105,6 +110,11 @@ def _check_types(manifest: BundleManifest) -> None:
     _each(manifest.fusion.values(), (int, float), "fusion")
     _each((entry.bytes for entry in manifest.files.values()), int, "files.bytes")
     _each((entry.sha256 for entry in manifest.files.values()), str, "files.sha256")
+    for number in (manifest.golden_tolerance, *manifest.fusion.values()):
+        if not abs(number) <= sys.float_info.max:
+            raise ValueError("golden_tolerance and fusion hold finite numbers")
+    # These go out with answers, so a lone surrogate here would break them all.
+    "".join((manifest.model, manifest.architecture, manifest.created_at, *manifest.tasks)).encode()
 
 
 def _typed(found: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> Any:

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rankd_contract.errors import SchemaError
+from rankd_contract.errors import SchemaError, YamlError
 from rankd_contract.schema import (
     Derive,
     DType,
@@ -34,10 +34,10 @@ from rankd_contract.schema_values import (
     name_of,
     number,
     positive,
-    read_yaml,
     shown,
     text_of,
 )
+from rankd_contract.strict_yaml import read_text, read_yaml
 
 __all__ = ["load_schema", "parse_schema"]
 
@@ -56,9 +56,9 @@ _TASK_KEYS = ("name", "label", "weight")
 def load_schema(path: Path) -> FeatureSchema:
     """Read a schema file. Raises SchemaError naming the file and the place in it."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SchemaError(f"{path}: cannot be read: {error}") from error
+        text = read_text(path)
+    except YamlError as error:
+        raise SchemaError(str(error)) from error
     try:
         return parse_schema(text)
     except SchemaError as error:
@@ -67,7 +67,11 @@ def load_schema(path: Path) -> FeatureSchema:
 
 def parse_schema(text: str) -> FeatureSchema:
     """Read a schema from YAML (or JSON) text. Raises SchemaError naming the place."""
-    node = mapping(read_yaml(text), "the file", _SCHEMA_KEYS)
+    try:
+        tree = read_yaml(text)
+    except YamlError as error:
+        raise SchemaError(str(error)) from error
+    node = mapping(tree, "the file", _SCHEMA_KEYS)
     if node.get("rankd_schema") != 1:
         raise SchemaError(f"rankd_schema: expected 1, got {shown(node.get('rankd_schema'))}")
     views = tuple(_view(v, f"views[{i}]") for i, v in enumerate(items(node, "views", "the file")))
@@ -167,9 +171,11 @@ def _check_whole(schema: FeatureSchema) -> None:
         doubled = sorted(name for name, n in Counter(names).items() if n > 1)
         if doubled:
             raise SchemaError(f"{kind}: names must be unique; used twice: {', '.join(doubled[:5])}")
-    for entity in (Entity.USER, Entity.ITEM):
-        if not schema.of(entity):
-            raise SchemaError(f"views: no view of entity {entity.value}; a ranking needs one")
+    if not schema.of(Entity.ITEM):
+        raise SchemaError(
+            "views: no view of entity item: candidates are what is scored, so a ranking needs one; "
+            "the rows of a single table, whatever they are, are one item view"
+        )
     for view in schema.views:
         width = view.num_ids + view.num_values
         if width > _MAX_ROW_NUMBERS:

@@ -1,8 +1,4 @@
-"""The values of a schema file: YAML read strictly, and one reader a kind of value that names its place.
-
-YAML is forgiving where a schema must not be: it keeps the last of two equal keys and reads `no` as false.
-It reads `1e-3` as text, which JSON and most tools write for a number; here it is one.
-"""
+"""The values of a schema file: one reader a kind of value, that names its place."""
 
 from __future__ import annotations
 
@@ -13,8 +9,6 @@ import reprlib
 import sys
 from enum import StrEnum
 from typing import Any, TypeVar
-
-import yaml
 
 from rankd_contract.errors import SchemaError
 from rankd_contract.hashing import MAX_STRING_BYTES
@@ -29,7 +23,6 @@ __all__ = [
     "name_of",
     "number",
     "positive",
-    "read_yaml",
     "shown",
     "text_of",
 ]
@@ -38,7 +31,6 @@ _E = TypeVar("_E", bound=StrEnum)
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PYTHON = {DType.STRING: (str,), DType.INT: (int,), DType.FLOAT: (int, float), DType.BOOL: (bool,)}
 _LARGEST_FLOAT32 = float.fromhex("0x1.fffffep127")
@@ -48,39 +40,6 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 2
 _SHORT.maxdict = _SHORT.maxlist = 4
 _SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 60
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key given twice, where plain YAML silently keeps the last."""
-
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise SchemaError(
-                        f"line {key.start_mark.line + 1}: key {shown(key.value)} is given twice"
-                    )
-                seen.add(key.value)
-        return node
-
-
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
-
-
-def read_yaml(text: str) -> Any:
-    """Read YAML as plain values. Raises SchemaError for what is no YAML, too deep, or has a key twice."""
-    try:
-        loader = _Loader(text)
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
-    except RecursionError:
-        raise SchemaError("not valid YAML: nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or a number that is none
-        raise SchemaError(f"not valid YAML: {error}") from error
 
 
 def mapping(tree: Any, at: str, known: tuple[str, ...]) -> dict[str, Any]:

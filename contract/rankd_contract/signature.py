@@ -16,11 +16,24 @@ from numpy.typing import NDArray
 from rankd_contract.encoding import Block
 from rankd_contract.schema import Entity, FeatureSchema
 
-__all__ = ["LOGITS", "ROW", "SCORES", "TensorSpec", "input_name", "inputs", "outputs", "tensors"]
+__all__ = [
+    "FIELD_WEIGHTS",
+    "LOGITS",
+    "ROW",
+    "SCORES",
+    "TensorSpec",
+    "field_weights",
+    "input_name",
+    "inputs",
+    "outputs",
+    "tensors",
+]
 
 ROW = "in_row"
 LOGITS = "out_logits"
 SCORES = "out_scores"
+FIELD_WEIGHTS = "out_field_weights"
+"""An output that a bundle may have besides: what each score was made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,12 @@ def outputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
     """Logits and probabilities, one column a task in the schema's order."""
     dims = ("N", len(schema.tasks))
     return TensorSpec(LOGITS, "float32", dims), TensorSpec(SCORES, "float32", dims)
+
+
+def field_weights(schema: FeatureSchema, num_crosses: int) -> TensorSpec:
+    """How much each of a model's crosses takes of each field: user's, context's, then the item's fields."""
+    num_fields = sum(len(schema.layout(entity).fields) for entity in Entity)
+    return TensorSpec(FIELD_WEIGHTS, "float32", ("N", num_fields, num_crosses))
 
 
 def tensors(blocks: Mapping[Entity, Block], row: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:

@@ -16,10 +16,10 @@ from rankd_contract.bundle import Bundle, publish
 from rankd_contract.manifest import GOLDEN as GOLDEN_FILE
 from rankd_contract.manifest import GRAPH, SCHEMA, BundleManifest
 from rankd_contract.schema import FeatureSchema
-from rankd_contract.signature import inputs, outputs
+from rankd_contract.signature import inputs
 from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
-from rankd_export.graph import OPSET, to_onnx
+from rankd_export.graph import OPSET, results_of, to_onnx
 from rankd_export.parity import TOLERANCE, Request, compare
 from rankd_training import calibration, checkpoint
 from rankd_training.models.registry import name_of
@@ -35,7 +35,12 @@ GOLDEN = ((1, 1), (7, 1), (100, 1), (100, 3))
 
 
 def export_run(
-    run: Path, repository: Path, *, name: str | None = None, fusion: Mapping[str, float] | None = None
+    run: Path,
+    repository: Path,
+    *,
+    name: str | None = None,
+    fusion: Mapping[str, float] | None = None,
+    explain: bool = False,
 ) -> Bundle:
     """Export a run and publish it as the next version of model `name`.
 
@@ -44,6 +49,7 @@ def export_run(
         repository: where bundles live.
         name: the model's name in URLs; default: the architecture's.
         fusion: weight of each task in the ranking score; default: equal weights.
+        explain: give the graph an output that says what each score was made of, where the model can.
 
     Raises:
         RunUnusable: the run is incomplete, or the fusion names a task it does not have.
@@ -56,7 +62,7 @@ def export_run(
     weights = _fusion(schema, fusion)
     metrics, record = _read(run / METRICS), _read(run / RUN)
     (example,) = sample_requests(run, [EXAMPLE])
-    graph = to_onnx(model, schema, _tensors(example))
+    graph = to_onnx(model, schema, _tensors(example), explain=explain)
     report = compare(model, graph, sample_requests(run, PARITY, seed=1))
     golden = sample_requests(run, GOLDEN, seed=2)
     manifest = BundleManifest(
@@ -68,7 +74,7 @@ def export_run(
         tasks=tuple(t.name for t in schema.tasks),
         fusion=weights,
         inputs=inputs(schema),
-        outputs=outputs(schema),
+        outputs=results_of(model, schema, _tensors(example), explain=explain),
         opset=OPSET,
         golden_tolerance=TOLERANCE,
         calibration=calibration.read(run),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import onnx
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from rankd_contract.schema import FeatureSchema
-from rankd_contract.signature import inputs, outputs
+from rankd_contract.signature import TensorSpec, field_weights, inputs, outputs
 from rankd_export.errors import GraphRefused
+from rankd_training.models.explaining import Explaining
 
-__all__ = ["OPSET", "check", "to_onnx"]
+__all__ = ["OPSET", "check", "results_of", "to_onnx"]
 
 OPSET = 20
 _MAX_ROWS = 1 << 20
@@ -39,24 +40,39 @@ class _Serving(nn.Module):
         return logits, torch.sigmoid(logits)
 
 
-def to_onnx(model: nn.Module, schema: FeatureSchema, example: Mapping[str, Tensor]) -> onnx.ModelProto:
+class _Explained(nn.Module):
+    """The same, and what each score was made of."""
+
+    def __init__(self, model: Explaining) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        logits, weights = self.model.explained(features)
+        return logits, torch.sigmoid(logits), weights
+
+
+def to_onnx(
+    model: nn.Module, schema: FeatureSchema, example: Mapping[str, Tensor], *, explain: bool = False
+) -> onnx.ModelProto:
     """Export a model in evaluation mode -> a checked ONNX model (opset 20).
 
     Args:
         model: maps the signature's inputs (as a dict) to logits [N, T].
         schema: gives the names, types and widths of the inputs.
         example: one batch by input name; R and N above 1 and unlike each other, so that no size is baked in.
+        explain: add the output `out_field_weights`, what each score was made of.
 
     Raises:
-        GraphRefused: the graph's inputs, outputs or names break a rule of serving.
+        GraphRefused: the graph's inputs, outputs or names break a rule of serving, or it cannot explain.
     """
-    specs, results = inputs(schema), outputs(schema)
+    specs, results = inputs(schema), results_of(model, schema, example, explain=explain)
     rows = {"R": Dim("R", min=1, max=_MAX_ROWS), "N": Dim("N", min=1, max=_MAX_ROWS)}
     shapes = {s.name: {0: rows[str(s.dims[0])]} for s in specs}
     features = {s.name: example[s.name] for s in specs}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            _Serving(model).eval(),
+            (_Explained(model) if explain and isinstance(model, Explaining) else _Serving(model)).eval(),
             (),
             kwargs={"features": features},
             dynamo=True,
@@ -71,14 +87,30 @@ def to_onnx(model: nn.Module, schema: FeatureSchema, example: Mapping[str, Tenso
     proto: onnx.ModelProto = program.model_proto
     del proto.metadata_props[:]
     _strip_traces(proto)
-    check(proto, schema)
+    check(proto, schema, results)
     return proto
 
 
-def check(proto: onnx.ModelProto, schema: FeatureSchema) -> None:
-    """Raise GraphRefused where the graph breaks a rule of serving."""
+def results_of(
+    model: nn.Module, schema: FeatureSchema, example: Mapping[str, Tensor], *, explain: bool
+) -> tuple[TensorSpec, ...]:
+    """Outputs of the model's graph; raises GraphRefused where it is to explain and cannot."""
+    if not explain:
+        return outputs(schema)
+    if not isinstance(model, Explaining):
+        raise GraphRefused(
+            f"{type(model).__name__} cannot say what a score was made of; leave the explanation out"
+        )
+    with torch.no_grad():
+        _, weight_NSO = model.explained(example)
+    return (*outputs(schema), field_weights(schema, weight_NSO.shape[2]))
+
+
+def check(proto: onnx.ModelProto, schema: FeatureSchema, results: Sequence[TensorSpec] | None = None) -> None:
+    """Raise GraphRefused where the graph breaks a rule of serving; `results` are by default the schema's."""
     onnx.checker.check_model(proto, full_check=True)
-    for found, expected in ((proto.graph.input, inputs(schema)), (proto.graph.output, outputs(schema))):
+    results = outputs(schema) if results is None else results
+    for found, expected in ((proto.graph.input, inputs(schema)), (proto.graph.output, results)):
         if [v.name for v in found] != [s.name for s in expected]:
             raise GraphRefused(
                 f"graph has {[v.name for v in found]}, the schema says {[s.name for s in expected]}"

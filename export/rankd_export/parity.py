@@ -11,11 +11,12 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from rankd_contract.schema import Entity
-from rankd_contract.signature import LOGITS, ROW, SCORES
+from rankd_contract.signature import FIELD_WEIGHTS, LOGITS, ROW, SCORES
 from rankd_export.errors import ParityFailed
+from rankd_training.models.explaining import Explaining
 
 __all__ = ["TOLERANCE", "ParityReport", "Request", "compare", "run_onnx"]
 
@@ -25,7 +26,7 @@ ort.disable_telemetry_events()
 Request = Mapping[str, NDArray[Any]]
 
 TOLERANCE = 1e-5
-_OF_USER = f"in_{Entity.USER.value}_"
+_OF_USER = tuple(f"in_{entity.value}_" for entity in (Entity.USER, Entity.CONTEXT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,7 @@ class ParityReport:
 
 def run_onnx(graph: onnx.ModelProto, requests: Sequence[Request]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Run requests through onnxruntime on the CPU -> logits and probabilities, each [N, T], per request."""
-    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    results = []
-    for request in requests:
-        logits, scores = session.run([LOGITS, SCORES], dict(request))
-        results.append((np.asarray(logits), np.asarray(scores)))
-    return results
+    return [(logits, scores) for logits, scores in _run(graph, requests, [LOGITS, SCORES])]
 
 
 def compare(
@@ -57,26 +53,57 @@ def compare(
 ) -> ParityReport:
     """Compare the graph with the module it came from, request by request.
 
-    The bound holds for probabilities in absolute terms, and for logits relative to max(1, |logit|).
+    The bound holds for probabilities in absolute terms, for logits relative to max(1, |logit|), and likewise
+    for the weights of a graph that explains its scores.
 
     Raises:
         ParityFailed: with the size, the difference and the tolerance.
     """
+    explains = FIELD_WEIGHTS in {value.name for value in graph.graph.output}
+    names = [LOGITS, SCORES, FIELD_WEIGHTS] if explains else [LOGITS, SCORES]
     sizes = []
-    for request, (logits, scores) in zip(requests, run_onnx(graph, requests), strict=True):
+    for request, (logits, scores, *weights) in zip(requests, _run(graph, requests, names), strict=True):
+        features = {name: torch.from_numpy(array) for name, array in request.items()}
         with torch.no_grad():
-            want = model({name: torch.from_numpy(array) for name, array in request.items()})
+            want = model(features)
         expected = want.numpy()
         n = len(request[ROW])
-        users = next(len(array) for name, array in request.items() if name.startswith(_OF_USER))
-        by_logit = float((np.abs(logits - expected) / np.maximum(1.0, np.abs(expected))).max())
+        users = next((len(array) for name, array in request.items() if name.startswith(_OF_USER)), 1)
+        by_logit = _relative(logits, expected)
         by_score = float(np.abs(scores - torch.sigmoid(want).numpy()).max())
         if not max(by_logit, by_score) <= tolerance:  # so that NaN fails too
             raise ParityFailed(
                 f"{n} candidates of {users} users: scores differ by {by_score:.2e}, logits by "
                 f"{by_logit:.2e}; allowed is {tolerance:.0e}"
             )
+        if explains:
+            _check_weights(model, features, weights[0], tolerance)
         sizes.append(
             {"candidates": n, "users": users, "max_score_error": by_score, "max_logit_error": by_logit}
         )
     return ParityReport(tolerance, torch.__version__, ort.__version__, tuple(sizes))
+
+
+def _check_weights(
+    model: nn.Module, features: dict[str, Tensor], found: NDArray[Any], tolerance: float
+) -> None:
+    assert isinstance(model, Explaining)
+    with torch.no_grad():
+        _, expected = model.explained(features)
+    by_weight = _relative(found, expected.numpy())
+    if not by_weight <= tolerance:
+        raise ParityFailed(
+            f"{len(found)} candidates: what scores are made of differs by {by_weight:.2e}; "
+            f"allowed is {tolerance:.0e}"
+        )
+
+
+def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
+    return float((np.abs(found - expected) / np.maximum(1.0, np.abs(expected))).max())
+
+
+def _run(
+    graph: onnx.ModelProto, requests: Sequence[Request], names: Sequence[str]
+) -> list[list[NDArray[Any]]]:
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [[np.asarray(array) for array in session.run(list(names), dict(r))] for r in requests]

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 import typer
 
-from rankd.cli import bench, data, demo, export, features, rank, serve, train
+from rankd.cli import (
+    bench,
+    compare,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    features,
+    rank,
+    report,
+    scaling,
+    schema,
+    serve,
+    train,
+    tune,
+)
 
 __all__ = ["app", "main"]
 
@@ -17,11 +34,19 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+app.command("explain")(explain.explain)
+app.command("compare")(compare.compare)
+app.command("scaling")(scaling.scaling)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("rank")(rank.rank)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 app.add_typer(data.app, name="data")
+app.add_typer(schema.app, name="schema")
 app.add_typer(features.app, name="features")
 
 

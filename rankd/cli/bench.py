@@ -11,6 +11,7 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from rankd.cli.names import check_served
 from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def bench(
     goals = _goals(slo or [])
     rates = _rates(rate)
     bodies = _bodies(body, users, items, candidates, zipf, seed, home)
+    check_served(url, model)
     target, headers = f"{url.rstrip('/')}/v1/rank/{model}", {"X-Deadline-Ms": f"{deadline_ms:g}"}
     summaries, columns = [], (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     for one in rates:

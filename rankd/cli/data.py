@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rankd.cli.screen import JsonFlag, download_bar, out, print_json, tell, wants
+from rankd.cli.screen import JsonFlag, download_bar, out, print_json, row_bar, tell, wants
 
 app = typer.Typer(help="Public data sets: list them, get them.", no_args_is_help=True)
 
@@ -57,3 +57,81 @@ def list_(root: Root = None, as_json: JsonFlag = False) -> None:
     for data_set, here in rows:
         table.add_row(data_set.name, "yes" if here else "no", data_set.description, data_set.licence)
     out.print(table)
+
+
+@app.command("convert")
+def convert(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help="Such as criteo; `rankd data formats`.")],
+    files: Annotated[
+        list[Path], typer.Argument(help="The files as published, or the folder that holds them.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it must not exist.")],
+) -> None:
+    """Turn files of a published data set into examples, users, items and a schema for `rankd train`."""
+    with wants():
+        from rankd_training.data.conversion import convert as write
+        from rankd_training.data.formats import describe
+        from rankd_training.errors import DataError
+
+    with wants(DataError), row_bar("rows") as progress:
+        how = describe(form)
+        write(how, files, output, progress=progress)
+    out.print(str(output), soft_wrap=True)
+    command = f"rankd train --examples {output} {how.advice}".rstrip()
+    tell.print(f"train on it with `{command}`", soft_wrap=True)
+
+
+@app.command("formats")
+def formats() -> None:
+    """List the published forms that `rankd data convert` reads, and the files of each."""
+    with wants():
+        from rankd_training.data.formats import FORMATS
+    table = Table("format", "what", "files", box=None)
+    for how in FORMATS.values():
+        table.add_row(how.name, how.description, " ".join(role.example for role in how.roles.values()))
+    out.print(table)
+
+
+@app.command("generate")
+def generate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it must not exist.")],
+    rows: Annotated[int, typer.Option(help="How many rows.", min=1)] = 1_000_000,
+    fields: Annotated[int, typer.Option(help="Categorical fields.", min=1)] = 39,
+    cardinality: Annotated[int, typer.Option(help="Ids a field, and rows of its table; even.", min=2)] = 1000,
+    zipf: Annotated[float, typer.Option(help="Exponent of the ids' frequencies; 0 is uniform.")] = 1.05,
+    numbers: Annotated[int, typer.Option(help="Plain numbers.", min=0)] = 0,
+    sequences: Annotated[int, typer.Option(help="Histories of ids.", min=0)] = 0,
+    length: Annotated[int, typer.Option(help="Of the longest history.", min=1)] = 20,
+    tasks: Annotated[int, typer.Option(help="Labels.", min=1)] = 1,
+    order: Annotated[int, typer.Option(help="Fields that an interaction joins.", min=1)] = 3,
+    interactions: Annotated[int, typer.Option(help="Interactions a task.", min=0)] = 3,
+    strength: Annotated[float, typer.Option(help="Of an interaction, in the logit.")] = 1.0,
+    main: Annotated[float, typer.Option(help="Deviation of main effects.")] = 0.1,
+    base_rate: Annotated[float, typer.Option(help="Share of ones.")] = 0.25,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 17,
+) -> None:
+    """Invent rows with planted interactions: examples.parquet and schema.yaml, ready for `rankd train`."""
+    with wants():
+        from rankd_training.data.planted import PlantedConfig, write_planted
+        from rankd_training.errors import SettingError
+
+    with wants(SettingError), row_bar("rows") as progress:
+        config = PlantedConfig(
+            rows=rows,
+            fields=fields,
+            cardinality=cardinality,
+            zipf=zipf,
+            numbers=numbers,
+            sequences=sequences,
+            length=length,
+            tasks=tasks,
+            order=order,
+            interactions=interactions,
+            strength=strength,
+            main=main,
+            base_rate=base_rate,
+            seed=seed,
+        )
+        write_planted(output, config, progress=progress)
+    out.print(str(output), soft_wrap=True)
+    tell.print(f"train on it with `rankd train --examples {output}`", soft_wrap=True)

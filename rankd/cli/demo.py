@@ -16,6 +16,7 @@ import typer
 
 from rankd.cli.case import Case, choose
 from rankd.cli.features import import_view
+from rankd.cli.names import check_architecture
 from rankd.cli.process import free_port, port_is_free, serving
 from rankd.cli.rank import show
 from rankd.cli.screen import HOME, Home, RedisUrl, download_bar, fail, tell, wants
@@ -49,6 +50,7 @@ def demo(
     started = time.perf_counter()
     if port and not prepare_only and not port_is_free(port):
         fail(f"port {port} is taken; choose another with --port, or --port 0 for a free one", 2)
+    check_architecture(model)
     port, home = port or free_port(), home / "demo"
     repository = repository or home / "bundles"
     with _step("data"):

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, wants
+from rankd.cli.runs import newest
+from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
 
 __all__ = ["export", "parse_fusion"]
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run (printed by `rankd train`).")],
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of a training run; default: the newest in HOME/runs.")
+    ] = None,
     home: Home = HOME,
     repository: Annotated[
         Path | None, typer.Option(help="Where bundles are published; default: HOME/bundles.")
@@ -23,9 +26,16 @@ def export(
         str | None,
         typer.Option(help="Weights of the ranking score, such as liked=1,loved=0.5; default: equal."),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(help="Add an output that says what each score was made of (ARM-Net)."),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a run into an ONNX graph, prove it equal to the model, and publish it as the next version."""
+    if run is None:
+        run = newest(home / "runs")
+        tell.print(f"exporting the newest run, {run}", soft_wrap=True, markup=False)
     with wants():
         from rankd_contract.errors import ContractError
         from rankd_export.errors import ExportError
@@ -33,7 +43,9 @@ def export(
         from rankd_training.errors import TrainingError
 
     with wants(ContractError, ExportError, TrainingError):
-        bundle = export_run(run, repository or home / "bundles", name=name, fusion=parse_fusion(fusion))
+        bundle = export_run(
+            run, repository or home / "bundles", name=name, fusion=parse_fusion(fusion), explain=explain
+        )
     manifest = bundle.manifest
     if as_json:
         print_json({"path": str(bundle.path), "version": manifest.version, "parity": manifest.parity})

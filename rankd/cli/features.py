@@ -12,8 +12,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from rankd.cli.names import published_schema, unknown
 from rankd.cli.screen import HOME, Home, JsonFlag, RedisUrl, fail, out, print_json, tell, wants
-from rankd_contract.bundle import open_current
 from rankd_contract.errors import ContractError
 from rankd_contract.keys import key_prefix
 from rankd_contract.schema import FeatureSchema, FeatureView
@@ -47,10 +47,11 @@ def import_(
     """Encode rows of users or items with a model's own schema and write them to the store."""
     if (model is None) == (schema is None):
         fail("give exactly one of --model and --schema: the schema says how values are encoded", 2)
-    with wants(ContractError):
-        known = (
-            load_schema(schema) if schema else open_current(repository or home / "bundles", str(model)).schema
-        )
+    if schema is None:
+        known = published_schema(repository or home / "bundles", str(model))
+    else:
+        with wants(ContractError):
+            known = load_schema(schema)
     report = import_view(parquet, known, view, home / "store", redis_url, namespace)
     if as_json:
         print_json(asdict(report))
@@ -75,9 +76,9 @@ def get(
         from rankd_service.features.embedded import EmbeddedStore
         from rankd_service.features.inspect_row import inspect_row
         from rankd_service.features.redis_connection import BlockingConnection, pack
+    schema = published_schema(repository or home / "bundles", model)
+    stored = _stored_view(schema, view)
     with ExitStack() as stack, wants(ServiceError, ContractError):
-        schema = open_current(repository or home / "bundles", model).schema
-        stored = _stored_view(schema, view)
         url = redis_url or stack.enter_context(EmbeddedStore.attach_or_start(home / "store")).url
         connection = stack.enter_context(closing(BlockingConnection(url, timeout_s=5.0)))
         connection.send(pack("GET", key_prefix(namespace, schema, stored) + entity_id))
@@ -108,7 +109,7 @@ def _text(value: object) -> str:
 def _stored_view(schema: FeatureSchema, name: str) -> FeatureView:
     views = {view.name: view for view in schema.stored_views}
     if name not in views:
-        fail(f"no view '{name}' is stored; the schema stores {', '.join(views)}", 2)
+        unknown("--view", name, list(views), "stored views of the schema")
     return views[name]
 
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
+from rankd.cli.names import served_instead
 from rankd.cli.screen import JsonFlag, fail, out, print_json, wants
 from rankd.client import Client, RankdError, Ranking
 
-__all__ = ["rank", "show"]
+__all__ = ["REASONS", "RUNGS", "rank", "show"]
 
 Url = Annotated[str, typer.Option(help="Address of the service.")]
 
 
 def rank(
-    user: Annotated[str, typer.Option(help="Id of the user.")],
+    user: Annotated[
+        str | None, typer.Option(help="Id of the user; none for a model of a table without users.")
+    ] = None,
     items: Annotated[str | None, typer.Option(help="Ids of the candidates, separated by commas.")] = None,
     items_file: Annotated[Path | None, typer.Option(help="Or a file with one id a line.")] = None,
     model: Annotated[str | None, typer.Option(help="Model to ask; default: the only one served.")] = None,
@@ -31,7 +36,10 @@ def rank(
     candidates = _candidates(items, items_file)
     with Client(url) as client, wants(RankdError):
         name = model or _only_model(client)
-        ranking = client.rank(name, user, candidates, deadline_ms=deadline_ms, top_k=top_k, timing=True)
+        try:
+            ranking = client.rank(name, user, candidates, deadline_ms=deadline_ms, top_k=top_k, timing=True)
+        except RankdError as error:
+            served_instead(client, name, error)
     if as_json:
         print_json(asdict(ranking))
     else:
@@ -57,7 +65,34 @@ def show(ranking: Ranking, titles: dict[str, str], candidates: int) -> None:
         soft_wrap=True,
     )
     for entry in ranking.degraded:
-        out.print(f"[yellow]degraded[/]: {entry}", soft_wrap=True)
+        out.print(f"[yellow]degraded[/]: {escape(_words(entry))}", soft_wrap=True)
+
+
+REASONS = {
+    "store_down": "the feature store is down",
+    "store_timeout": "the feature store did not answer in time",
+    "store_busy": "the feature store was too busy",
+    "store_error": "the feature store answered with an error",
+    "no_time": "no time was left to read features",
+    "features_missing": "most candidates have no stored features",
+    "rows_unreadable": "stored rows could not be read",
+    "inference_late": "the model had no time for all of them",
+    "score_not_finite": "the model gave no number",
+}
+RUNGS = {
+    "near_cache_row": "were scored from rows kept from earlier",
+    "default_row": "were scored from the schema's defaults",
+    "fewer_candidates": "were not scored and follow with the model's average",
+    "retrieval_order": "were not scored and stand in the order they came in",
+    "last_place": "were put last",
+}
+
+
+def _words(entry: Mapping[str, Any]) -> str:
+    """Say what was answered instead, for how many candidates and why; a newer service's words as they are."""
+    reason, rung, affected = str(entry.get("reason")), str(entry.get("rung")), entry.get("affected")
+    done = RUNGS.get(rung, f"were answered by {rung}")
+    return f"{REASONS.get(reason, reason)}: {affected} of the candidates {done} ({reason})"
 
 
 def _candidates(items: str | None, file: Path | None) -> list[str]:

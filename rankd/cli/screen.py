@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Protocol
@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     TextColumn,
     TimeRemainingColumn,
@@ -21,6 +22,7 @@ from rich.progress import (
 )
 
 __all__ = [
+    "EXTRAS",
     "HOME",
     "Home",
     "JsonFlag",
@@ -29,6 +31,7 @@ __all__ = [
     "fail",
     "out",
     "print_json",
+    "row_bar",
     "tell",
     "wants",
 ]
@@ -58,11 +61,13 @@ class DownloadProgress(Protocol):
 
 
 # The module that is missing, and the extra that brings it.
-_EXTRAS = {
+EXTRAS = {
     "torch": "training",
     "pyarrow": "training",
     "sklearn": "training",
     "safetensors": "training",
+    "scipy": "training",
+    "optuna": "tune",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "service",
@@ -95,9 +100,9 @@ def wants(*errors: type[Exception]) -> Iterator[None]:
         missing = (error.name or "").split(".")[0]
         if missing in _FILES:
             fail(f"this needs {missing}, which is not installed; run: pip install -r {_FILES[missing]}")
-        if missing not in _EXTRAS:
+        if missing not in EXTRAS:
             raise
-        fail(f"this needs {missing}, which is not installed; run: pip install 'rankd[{_EXTRAS[missing]}]'")
+        fail(f"this needs {missing}, which is not installed; run: pip install 'rankd[{EXTRAS[missing]}]'")
     except errors as error:
         fail(str(error))
 
@@ -118,3 +123,12 @@ def download_bar() -> Iterator[DownloadProgress]:
             bar.update(task, description=what, completed=done_bytes, total=total_bytes, visible=True)
 
         yield show
+
+
+@contextmanager
+def row_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how many rows are done; yields what is called with rows done and rows in all (0 where unknown)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=tell, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)

@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
+from rich.markup import escape
 
+from rankd.cli.chosen import SCHEMA_FILE, SettingsFile, merged, settings_files
 from rankd.cli.data import Root
+from rankd.cli.names import check_architecture
+from rankd.cli.report import REPORT, write_report
+from rankd.cli.runs import export_command, remember
 from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
-from rankd_contract.errors import ContractError
+from rankd_contract.errors import ContractError, YamlError
+from rankd_contract.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
     from rankd_training.progress import Progress
@@ -25,8 +30,23 @@ __all__ = ["run_training", "train"]
 def train(
     model: Annotated[str, typer.Option(help="What to train: mlcc, infnet, armnet, dcnv2 or lr.")] = "mlcc",
     data: Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")] = None,
-    examples: Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")] = None,
-    schema: Annotated[Path | None, typer.Option(help="Schema file of your examples.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="Or your own examples: a Parquet or libsvm file, or a folder of them.")
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(help="Schema file of your examples; default: schema.yaml in their folder."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Deal out train, valid and test rows, such as 80/10/10; default: their column `split`, "
+            "or the names of the files, or else 80/10/10."
+        ),
+    ] = None,
+    split_time: Annotated[
+        str | None, typer.Option(help="Column of times: the latest rows are tested on.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder of the run; default: a new one in HOME/runs.")
     ] = None,
@@ -36,28 +56,34 @@ def train(
         Path | None, typer.Option(help="Go on with a run that was killed: the folder it was to leave.")
     ] = None,
     ray: Annotated[int | None, typer.Option(help="Workers on an existing Ray cluster.", min=1)] = None,
-    settings: Annotated[
+    settings: SettingsFile = None,
+    set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Any other setting, such as learning_rate=0.002 or model.heads=2."),
     ] = None,
+    with_report: Annotated[
+        bool, typer.Option("--report", help="Also write the run's report.html, as `rankd report` does.")
+    ] = False,
     home: Home = HOME,
     root: Root = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train a model; prints how good it is on each split and where the run lies."""
-    with wants():
-        from rankd_training.models import registry
     if resume is not None:
-        if data or examples or schema or output or epochs or seed or ray or settings:
+        if any((data, examples, schema, output, epochs, seed, split, split_time, ray, settings, set_)):
             fail("--resume goes on with what the run was told; give it alone", 2)
-        _show(go_on(resume), as_json)
+        _leave(go_on(resume), home, as_json)
         return
-    if model not in registry.names():
-        fail(f"--model {model}: expected one of {', '.join(registry.names())}", 2)
+    check_architecture(model)
+    if examples is not None and schema is None and (examples / SCHEMA_FILE).is_file():
+        schema = examples / SCHEMA_FILE
     if (data is None) == (examples is None) or (examples is None) != (schema is None):
-        fail("give --data NAME, or --examples FILE together with --schema FILE", 2)
-    given = {"epochs": epochs, "seed": seed}
-    chosen = {key: value for key, value in given.items() if value is not None} | _settings(settings or [])
+        hint = "`rankd schema infer FILE` proposes a schema"
+        fail(f"give --data NAME, or --examples FILE together with --schema FILE; {hint}", 2)
+    given = {"epochs": epochs, "seed": seed, "split": split, "split_time": split_time}
+    chosen = _from_files(model, settings or [])
+    chosen |= {key: value for key, value in given.items() if value is not None}
+    chosen = merged(chosen, _settings(set_ or []))
     if data is not None:
         from rankd_training.data import catalog
         from rankd_training.errors import DataError
@@ -68,7 +94,10 @@ def train(
     assert examples is not None
     assert schema is not None
     output = output or free_folder(home / "runs", model)
-    _show(run_training(examples, schema, model, output, data=data, chosen=chosen, ray=ray), as_json)
+    result = run_training(examples, schema, model, output, data=data, chosen=chosen, ray=ray)
+    if with_report:
+        write_report(output, examples, output / REPORT)
+    _leave(result, home, as_json)
 
 
 def go_on(output: Path) -> RunResult:
@@ -97,9 +126,7 @@ def run_training(
         from rankd_training.presets import preset
         from rankd_training.recipes import ctr
         from rankd_training.settings import TrainSettings
-    known = preset(data, model)
-    settings = {**known, **(chosen or {})}
-    settings["model_config"] = {**known.get("model_config", {}), **settings.get("model_config", {})}
+    settings = merged(preset(data, model), chosen or {})
     places = {"examples": examples, "schema": schema, "output": output, "model": model}
 
     def work(progress: Progress) -> RunResult:
@@ -124,16 +151,22 @@ def _watched(work: Callable[[Progress], RunResult], output: Path) -> RunResult:
             result = work(progress)
     except KeyboardInterrupt:
         fail(f"stopped; go on with: rankd train --resume {output}", 130)
+    tell.print(f"rows split by {result.record.split_by}", soft_wrap=True)
     tell.print(render_metrics(result))
+    for warning in result.record.warnings:
+        tell.print(f"[bold yellow]warning[/]: {escape(warning)}", soft_wrap=True)
     return result
 
 
-def _show(result: RunResult, as_json: bool) -> None:
-    if not as_json:
-        out.print(str(result.folder), soft_wrap=True)
+def _leave(result: RunResult, home: Path, as_json: bool) -> None:
+    """Say where the run lies, and what to do with it."""
+    remember(home / "runs", result.folder)
+    if as_json:
+        metrics = {split: {task: asdict(m) for task, m in by.items()} for split, by in result.metrics.items()}
+        print_json({"run": str(result.folder), "metrics": metrics, "warnings": result.record.warnings})
         return
-    metrics = {split: {task: asdict(m) for task, m in by.items()} for split, by in result.metrics.items()}
-    print_json({"run": str(result.folder), "metrics": metrics})
+    out.print(str(result.folder), soft_wrap=True)
+    tell.print(f"next: {export_command(result.folder, home)}", soft_wrap=True, markup=False)
 
 
 def schema_of(data: str) -> Path:
@@ -149,6 +182,16 @@ def free_folder(parent: Path, name: str) -> Path:
     return next(parent / candidate for candidate in names if not (parent / candidate).exists())
 
 
+def _from_files(model: str, paths: list[Path]) -> dict[str, Any]:
+    """Take the model's settings from files; a file that has none for it is a mistake."""
+    chosen: dict[str, Any] = {}
+    for path, by_model in settings_files(paths):
+        if model not in by_model:
+            fail(f"--settings {path}: has settings for {', '.join(by_model)}, not for {model}", 2)
+        chosen = merged(chosen, by_model[model])
+    return chosen
+
+
 def _settings(pairs: list[str]) -> dict[str, Any]:
     """Read `key=value` pairs, values as YAML; `model.key` goes into the model's own settings."""
     settings: dict[str, Any] = {}
@@ -157,10 +200,10 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         if not equals or not key:
             fail(f"--set {pair}: expected key=value, such as learning_rate=0.002 or model.heads=2", 2)
         try:
-            value = yaml.safe_load(text)
+            value = read_yaml(text)
             value = float(text) if isinstance(value, str) and text[:1] in "-.0123456789" else value
-        except (yaml.YAMLError, ValueError):
-            fail(f"--set {pair}: the value is not valid YAML", 2)
+        except (YamlError, ValueError):
+            fail(f"--set {key}: the value is not valid YAML", 2)
         if key.startswith("model."):
             settings.setdefault("model_config", {})[key.removeprefix("model.")] = value
         else:

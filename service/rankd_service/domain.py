@@ -17,6 +17,7 @@ from rankd_contract.schema import Entity
 
 __all__ = [
     "DEGRADATIONS",
+    "NOBODY",
     "Candidates",
     "Degradation",
     "DegradeReason",
@@ -102,10 +103,16 @@ class Degradation:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """For whom candidates are ranked, with what the caller knows of the user right now."""
+    """For whom candidates are ranked, with what the caller knows of the user right now.
+
+    The empty id is nobody's: a model of a schema without users needs none.
+    """
 
     id: str
     fields: Fields = field(default_factory=dict)
+
+
+NOBODY = User("")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from rankd_contract.bundle import model_names
+from rankd_contract.errors import CorruptBundle
 from rankd_service.errors import BundleRefused
 from rankd_service.features.change_feed import ChangeFeed
 from rankd_service.features.near_cache import NearCaches
@@ -112,10 +113,10 @@ class Lifecycle:
     async def _load(self) -> None:
         repository = self._settings.models.repository
         models: list[LoadedModel] = []
-        for name in await asyncio.to_thread(model_names, repository):
+        for name in await asyncio.to_thread(_names, repository):
             model = await asyncio.to_thread(self._load_one, repository, name)
             if model is None:
-                self._refused.append(name)
+                self._refused.append(name.encode(errors="replace").decode())  # a folder may have any bytes
                 continue
             models.append(model)
             self._telemetry.serve(model.card, model.assembler.views)
@@ -149,3 +150,11 @@ class Lifecycle:
             self._telemetry.bundle_loaded(LoadOutcome.LOADED)
             return model
         return None
+
+
+def _names(repository: Path) -> list[str]:
+    try:
+        return model_names(repository)
+    except CorruptBundle as error:
+        _log.error("no model can be found: %s", error)
+        return []

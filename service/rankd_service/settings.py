@@ -8,20 +8,23 @@ misspelt limit would be no limit.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
+from rankd_contract.errors import YamlError
+from rankd_contract.strict_yaml import read_text, read_yaml
 from rankd_service.errors import StartupFailed, nearest
 
 __all__ = [
@@ -61,16 +64,35 @@ class LogLevel(StrEnum):
     ERROR = "error"
 
 
+def _host(value: str) -> str:
+    if not re.fullmatch(r"[\w.:%-]{1,253}", value):
+        raise ValueError("expected a name or an address of this machine, such as 127.0.0.1 or ::")
+    value.encode("idna")  # as the socket will; raises a ValueError
+    return value
+
+
+def _path(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("expected a path, got one with a NUL")
+    return value
+
+
+_Host = Annotated[str, AfterValidator(_host)]
+_Folder = Annotated[Path, AfterValidator(_path)]
+_A_DAY_S = 86_400
+_AN_HOUR_MS = 3_600_000
+
+
 class ServerSettings(_Section):
     """Where to listen, and how much to say."""
 
-    host: str = "127.0.0.1"
+    host: _Host = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
-    keep_alive_s: int = Field(default=75, ge=1)
-    receive_s: float = Field(default=10, gt=0)  # for a whole request to arrive
+    keep_alive_s: int = Field(default=75, ge=1, le=_A_DAY_S)
+    receive_s: float = Field(default=10, gt=0, le=_A_DAY_S)  # for a whole request to arrive
     max_connections: int = Field(default=4096, ge=1)  # less where the process may open fewer files
-    lame_duck_s: float = Field(default=1, ge=0)  # between SIGTERM and the closing of connections
-    drain_s: int = Field(default=25, ge=0)
+    lame_duck_s: float = Field(default=1, ge=0, le=_A_DAY_S)  # between SIGTERM and the closing of connections
+    drain_s: int = Field(default=25, ge=0, le=_A_DAY_S)
     log_level: LogLevel = LogLevel.INFO
 
 
@@ -78,10 +100,10 @@ class RedisSettings(_Section):
     """The feature store. Without an address an embedded one is started, or joined, in `embedded_folder`."""
 
     url: SecretStr | None = None
-    embedded_folder: Path = Path(".rankd/store")
+    embedded_folder: _Folder = Path(".rankd/store")
     connections: int = Field(default=16, ge=1, le=1024)
-    connect_timeout_ms: float = Field(default=250, gt=0)
-    read_timeout_ms: float = Field(default=1000, gt=0)
+    connect_timeout_ms: float = Field(default=250, gt=0, le=_AN_HOUR_MS)
+    read_timeout_ms: float = Field(default=1000, gt=0, le=_AN_HOUR_MS)
     max_outstanding: int = Field(default=64, ge=1, le=10_000)
 
 
@@ -89,7 +111,7 @@ class FeatureSettings(_Section):
     """How stored features are read."""
 
     namespace: str = Field(default="rankd", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    fetch_cap_ms: float = Field(default=50, gt=0)
+    fetch_cap_ms: float = Field(default=50, gt=0, le=_AN_HOUR_MS)
     degraded_missing_share: float = Field(default=0.5, ge=0, le=1)
     near_cache_mb: float = Field(default=64, ge=0, le=65_536)  # a view of items, in each process; 0 is none
     near_cache_ttl_s: float = Field(default=60, gt=0)
@@ -100,7 +122,7 @@ class FeatureSettings(_Section):
 class ModelSettings(_Section):
     """Which models are served. `fusion` overrides the weights of a model's tasks in the ranking score."""
 
-    repository: Path = Path("models")
+    repository: _Folder = Path("models")
     fusion: dict[str, dict[str, float]] = Field(default_factory=dict)
 
 
@@ -112,10 +134,10 @@ class LimitSettings(_Section):
     """What a request may ask for."""
 
     max_candidates: int = Field(default=2000, ge=1, le=MOST_CANDIDATES)
-    max_body_bytes: int = Field(default=1 << 20, ge=1024)
+    max_body_bytes: int = Field(default=1 << 20, ge=1024, le=1 << 30)
     max_id_bytes: int = Field(default=128, ge=1, le=128)
-    default_deadline_ms: float = Field(default=250, gt=0)
-    max_deadline_ms: float = Field(default=10_000, gt=0)
+    default_deadline_ms: float = Field(default=250, gt=0, le=_AN_HOUR_MS)
+    max_deadline_ms: float = Field(default=10_000, gt=0, le=_AN_HOUR_MS)
     reserve_ms: float = Field(default=5, ge=0)  # kept back from the read of features for what follows
     answer_ms: float = Field(default=1, ge=0)  # kept back from inference for writing the answer
     max_under_way: int = Field(default=64, ge=1, le=10_000)  # the adaptive limit stays below
@@ -175,7 +197,7 @@ def load_settings(
         defaults or {},
         _read(config) if config else {},
         {"redis": {"url": shared}} if shared else {},
-        EnvSettingsSource(Settings)(),
+        _environment(),
         overrides,
     )
     mistakes = _unknown_sections()
@@ -202,16 +224,31 @@ def _merged(sources: Iterable[dict[str, Any]]) -> dict[str, Any]:
 
 def _read(config: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise StartupFailed(f"{config}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise StartupFailed(f"{config}: not valid YAML: {error}".replace("\n", " ")) from error
+        text = read_text(config)
+    except YamlError as error:
+        raise StartupFailed(str(error)) from error
+    try:
+        tree = read_yaml(text)
+    except YamlError as error:
+        raise StartupFailed(f"{config}: {error}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
         raise StartupFailed(f"{config}: expected sections such as `server:` or `redis:`, got something else")
     return tree
+
+
+def _environment() -> dict[str, Any]:
+    try:
+        return EnvSettingsSource(Settings)()
+    except (SettingsError, RecursionError) as error:
+        field = re.search(r'field "(\w+)"', str(error))  # a value nested too deeply names none
+        start = f"{_PREFIX}{field[1] if field else ''}".upper()
+        named = ", ".join(sorted(n for n in os.environ if n.upper().startswith(start)))
+        raise StartupFailed(
+            f"{named}: expected JSON for a whole section; one key is {_PREFIX}SECTION__KEY, "
+            f"such as {_PREFIX}SERVER__PORT=8080"
+        ) from error
 
 
 def _unknown_sections() -> list[str]:
@@ -227,7 +264,8 @@ def _mistake(error: dict[str, Any]) -> str:
     where = ".".join(path) or "settings"
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key; {nearest(path[-1], _keys(path[:-1]))}"
-    return f"{where}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    words = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {words[0].lower()}{words[1:]}"
 
 
 def _keys(path: list[str]) -> list[str]:

@@ -133,3 +133,19 @@ def test_any_value_of_a_part_is_read_or_refused(key: str, value: object) -> None
         return
     assert isinstance(manifest.version, int)
     assert all(isinstance(name, str) for name in manifest.tasks)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "9" * 400, "NaN", "Infinity", "9" * 5000])
+@pytest.mark.parametrize("key", ["golden_tolerance", "fusion"])
+def test_a_number_that_no_float_holds_is_corrupt(key: str, number: str) -> None:
+    text = json.dumps({**tree(), key: {"click": "@"} if key == "fusion" else "@"}).replace('"@"', number)
+    with pytest.raises(CorruptBundle):
+        BundleManifest.from_json(text.encode())
+
+
+@pytest.mark.parametrize("key", ["model", "architecture", "created_at", "tasks"])
+def test_text_that_no_answer_could_hold_is_corrupt(key: str) -> None:
+    with pytest.raises(CorruptBundle, match="incomplete or altered"):
+        BundleManifest.from_json(
+            json.dumps({**tree(), key: ["\ud800"] if key == "tasks" else "\ud800"}).encode()
+        )

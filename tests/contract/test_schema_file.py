@@ -80,7 +80,7 @@ MISTAKES: list[tuple[str, Change, tuple[str, ...]]] = [
     ("no tasks", top("tasks", None), ("the file.tasks",)),
     ("no name", top("name", None), ("the file.name", "got None")),
     ("name with a space", top("name", "my model"), ("the file.name", "'my model'")),
-    ("no item view", lambda t: t["views"].__delitem__(2), ("views", "no view of entity item")),
+    ("no item view", lambda t: t["views"].__delitem__(2), ("no view of entity item", "single table")),
     # views
     ("view not a mapping", lambda t: t["views"].__setitem__(1, 7), ("views[1]", "a mapping", "got 7")),
     ("unknown key in a view", view(0, "max_agee", 1), ("views[0]: unknown key 'max_agee'", "'max_age'?")),

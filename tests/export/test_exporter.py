@@ -11,10 +11,12 @@ import pytest
 
 from rankd_contract.bundle import current_version, open_bundle, open_current, versions
 from rankd_contract.errors import CorruptBundle
-from rankd_contract.signature import SCORES
+from rankd_contract.signature import FIELD_WEIGHTS, SCORES
 from rankd_export.errors import RunUnusable
 from rankd_export.exporter import GOLDEN, PARITY, export_run
 from rankd_export.parity import run_onnx
+from rankd_service.inference.loader import load_current
+from rankd_service.settings import load_settings
 from rankd_training.errors import TrainingError
 from tests.support.tiny_run import invented_data, tiny_run
 
@@ -88,3 +90,11 @@ def test_incomplete_run_is_refused_and_nothing_is_published(run: Path, tmp_path:
         export_run(broken, tmp_path / "bundles")
     with pytest.raises(CorruptBundle):
         open_current(tmp_path / "bundles", "mlcc")
+
+
+def test_a_run_is_exported_with_its_explanation_where_asked(tmp_path: Path) -> None:
+    run = tiny_run(invented_data(tmp_path / "data"), tmp_path / "armnet", "armnet")
+    bundle = export_run(run, tmp_path / "bundles", explain=True)
+    spec = bundle.manifest.outputs[-1]
+    assert (spec.name, spec.dims) == (FIELD_WEIGHTS, ("N", len(bundle.schema.fields), 64))
+    assert load_current(tmp_path / "bundles", "armnet", load_settings()).card.name == "armnet"

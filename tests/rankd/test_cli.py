@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 
@@ -18,7 +20,8 @@ def rankd(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProce
 def test_help_names_every_verb() -> None:
     result = rankd("--help")
     assert result.returncode == 0
-    for verb in ("demo", "train", "export", "features", "serve", "rank", "data"):
+    verbs = ("demo", "train", "evaluate", "report", "explain", "compare", "tune", "scaling")
+    for verb in (*verbs, "export", "features", "serve", "rank", "data", "schema"):
         assert verb in result.stdout
 
 
@@ -31,15 +34,25 @@ def test_help_names_every_verb() -> None:
         (("export", "no-such-run"), 1, "rankd train"),
         (("features", "import", "x.parquet", "--view", "user", "--model", "nope"), 1, "rankd export"),
         (("data", "get", "no-such-data"), 1, "movielens-100k"),
+        (("data", "get", "diabetes130", "--root", "nowhere"), 1, "encoded.parquet into nowhere/diabetes130"),
+        (("data", "convert", "crito", "train.txt", "-o", "out"), 1, "known: criteo"),
+        (("data", "convert", "criteo", "train.txt", "-o", "out"), 1, "train.txt does not exist"),
+        (("data", "generate", "-o", "out", "--cardinality", "7"), 1, "an even number"),
+        (("schema", "infer", "absent.parquet"), 1, "absent.parquet"),
         (("train", "--model", "mlcc"), 2, "--data"),
+        (("train", "--examples", "rows.parquet"), 2, "rankd schema infer"),
         (("train", "--data", "movielens-synthetic", "--model", "no-such-model"), 2, "mlcc"),
+        (("train", "--data", "movielens-synthetic", "--model", "mlc"), 2, "did you mean 'mlcc'?"),
+        (("demo", "--port", "0", "--model", "arm-net"), 2, "did you mean 'armnet'?"),
         (("train", "--data", "movielens-synthetic", "--set", "learning_rat=1"), 1, "learning_rate"),
         (("train", "--data", "movielens-synthetic", "--set", "model.head=2"), 1, "heads"),
         (("train", "--resume", "run", "--epochs", "3"), 2, "give it alone"),
         (("train", "--resume", "no-such-run"), 1, "no run to there was begun"),
+        (("train", "--data", "movielens-synthetic", "--set", "seed=" + "[" * 5000), 2, "not valid YAML"),
         (("export", "run", "--fusion", "liked"), 2, "liked=1"),
+        (("evaluate", "no-such-run", "--examples", "x.parquet"), 1, "rankd train"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else str(value),
 )
 def test_a_wrong_step_names_what_to_do_next(
     arguments: tuple[str, ...], code: int, hint: str, tmp_path: Path
@@ -84,3 +97,32 @@ def test_a_missing_extra_is_said_with_the_command_that_brings_it(tmp_path: Path)
     assert result.returncode == 1
     assert "pip install 'rankd[training]'" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+_GENERATE = ("data", "generate", "-o", "made", "--rows", "3000", "--fields", "4", "--cardinality", "10")
+
+
+def test_rows_alone_become_a_model_in_three_commands(tmp_path: Path) -> None:
+    made = rankd(*_GENERATE, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    rows = pq.read_table(tmp_path / "made" / "examples.parquet").drop_columns(["split", "true_label"])
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    proposed = rankd("schema", "infer", "rows.parquet", "-o", "schema.yaml", cwd=tmp_path)
+    assert proposed.returncode == 0, proposed.stderr
+    assert "rankd train --examples rows.parquet --schema schema.yaml" in proposed.stderr
+    arguments = ("--examples", "rows.parquet", "--schema", "schema.yaml", "--split", "60/20/20", "--json")
+    trained = rankd("train", "--model", "lr", "--epochs", "1", *arguments, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "rows split by 60/20/20 by a hash of the row's number, seed 0" in trained.stderr
+    run = tmp_path / json.loads(trained.stdout)["run"]
+    record = json.loads((run / "run.json").read_text())
+    assert record["split_by"].startswith("60/20/20 by a hash")
+    assert record["rows"]["test"] == pytest.approx(600, abs=80)
+
+
+def test_a_folder_with_its_schema_needs_no_other_word(tmp_path: Path) -> None:
+    made = rankd(*_GENERATE, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    trained = rankd("train", "--examples", "made", "--model", "lr", "--epochs", "1", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "rows split by column 'split'" in trained.stderr

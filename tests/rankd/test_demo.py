@@ -80,6 +80,8 @@ def test_killing_the_store_leaves_an_honest_answer(demo: Demo) -> None:
         again = client.rank("mlcc", request["user"], request["item_ids"], top_k=500)
     for answer in (after, again):
         assert len(answer.items) == 500
-        assert [entry["rung"] for entry in answer.degraded] == ["default_row"]
+        assert answer.degraded[0]["rung"] == "default_row"
         assert answer.degraded[0]["affected"] == 500
+        # What is still near at hand stands in for the films' own rows.
+        assert [entry["rung"] for entry in answer.degraded[1:]] in ([], ["near_cache_row"])
     assert [item.score for item in after.items] != [item.score for item in before.items]

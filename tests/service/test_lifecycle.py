@@ -56,6 +56,31 @@ def test_p6_a_refused_bundle_is_never_served_and_the_others_are(
     assert "model.onnx" in refusals[0]
 
 
+@pytest.mark.parametrize("pointer", [None, b"{}", b"nonsense"], ids=["removed", "empty", "no-json"])
+def test_a_model_without_a_usable_pointer_is_refused_aloud(
+    pointer: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path, "sound", echo)
+    publish_bundle(tmp_path, "lost", price)
+    path = tmp_path / "lost" / "current.json"
+    path.unlink() if pointer is None else path.write_bytes(pointer)
+    with running(app_over(tmp_path)) as address, httpx.Client(base_url=address) as client:
+        ready = client.get("/readyz").json()
+    assert ready["models"] == {"sound": 1}
+    assert ready["missing"] == ["model lost: its bundle was refused, the log says why"]
+    (refusal,) = [r.getMessage() for r in caplog.records if "bundle refused" in r.getMessage()]
+    assert "lost/current.json: no usable pointer" in refusal
+
+
+def test_a_repository_that_cannot_be_listed_is_said_and_the_start_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "models").write_text("no folder")
+    with running(app_over(tmp_path / "models")) as address, httpx.Client(base_url=address) as client:
+        assert client.get("/readyz").status_code == 503
+    assert "models: cannot be listed: Not a directory" in caplog.text
+
+
 def test_the_version_the_pointer_names_is_served(tmp_path: Path) -> None:
     publish_bundle(tmp_path, "films", echo)
     publish_bundle(tmp_path, "films", price)

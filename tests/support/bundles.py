@@ -28,7 +28,16 @@ from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.schema_file import parse_schema
 from rankd_contract.signature import LOGITS, ROW, SCORES, TensorSpec, inputs, outputs
 
-__all__ = ["BUCKETS", "SCHEMA_TEXT", "echo", "item_rows", "publish_bundle", "rows", "user_rows"]
+__all__ = [
+    "BUCKETS",
+    "SCHEMA_TEXT",
+    "echo",
+    "item_rows",
+    "publish_bundle",
+    "publish_files_over",
+    "rows",
+    "user_rows",
+]
 
 BUCKETS = 1 << 20  # so that an id and its neighbours stay apart in float32
 OPSET = 17
@@ -151,6 +160,12 @@ def publish_bundle(
     }
     files: dict[str, bytes | Path] = {GRAPH: blob, SCHEMA: schema_text.encode(), GOLDEN: buffer.getvalue()}
     return publish(repository, BundleManifest(**{**fields, **manifest}), files)
+
+
+def publish_files_over(bundle: Bundle, repository: Path, files: dict[str, bytes]) -> Bundle:
+    """Publish a bundle again as its model's next version, with some files replaced."""
+    kept: dict[str, bytes | Path] = {name: bundle.path / name for name in bundle.manifest.files}
+    return publish(repository, bundle.manifest, {**kept, **files})
 
 
 def rows(

@@ -60,6 +60,27 @@ def categorical_schema(num_user: int, num_item: int, *, num_tasks: int = 1) -> F
     return parse_schema(str({"rankd_schema": 1, "name": "categorical", "views": views, "tasks": tasks}))
 
 
+TABLE = """
+rankd_schema: 1
+name: table
+views:
+  - name: row
+    entity: item
+    key: id
+    fields:
+      - {name: colour, kind: categorical, dtype: string, vocabulary: [red, green, blue]}
+      - {name: shape, kind: categorical, dtype: int64, hash: 16}
+      - {name: size, kind: numeric, dtype: float32, default: 0.0}
+      - {name: tags, kind: multi_value, dtype: string, hash: 8, max_length: 3}
+tasks: [{name: click}]
+"""
+
+
+def table_schema() -> FeatureSchema:
+    """The rows of a single table: no user, no context."""
+    return parse_schema(TABLE)
+
+
 def random_inputs(
     schema: FeatureSchema, num_users: int, num_items: int, *, seed: int = 0
 ) -> dict[str, Tensor]:

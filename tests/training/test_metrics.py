@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from rankd_training.metrics import calibration_error, evaluate, user_auc
+from rankd_training.metrics import Ranking, calibration_error, evaluate, user_auc, user_aucs
 
 rows = st.lists(
     st.tuples(st.integers(0, 4), st.booleans(), st.sampled_from([0.1, 0.2, 0.5, 0.9])),
@@ -33,6 +33,40 @@ def test_user_auc_is_the_row_weighted_mean_of_each_users_auc(sample: list[tuple[
             weight += mine.sum()
     expected = total / weight if weight else None
     assert user_auc(label_N, score_N, user_N) == (None if expected is None else pytest.approx(expected))
+
+
+@given(sample=rows, seed=st.integers(0, 9))
+def test_a_weighted_auc_is_scikit_learns(sample: list[tuple[int, bool, float]], seed: int) -> None:
+    label_N, score_N, _ = arrays(sample)
+    weight_N = np.random.default_rng(seed).integers(0, 3, len(label_N)).astype(np.float64)
+    kept = weight_N > 0
+    found = Ranking(label_N, score_N).auc(weight_N)
+    if not kept.any() or not 0 < label_N[kept].mean() < 1:
+        assert found is None
+    else:
+        expected = roc_auc_score(label_N[kept], score_N[kept], sample_weight=weight_N[kept])
+        assert found == pytest.approx(expected)
+
+
+def test_each_users_auc_is_scikit_learns_for_users_with_both_classes() -> None:
+    generator = np.random.default_rng(3)
+    user_N = generator.integers(30, size=300)
+    label_N = (generator.random(300) < user_N / 40).astype(np.float32)
+    score_N = generator.random(300).round(1)
+    found = user_aucs(label_N, score_N, user_N)
+    both = [user for user in range(30) if 0 < label_N[user_N == user].mean() < 1]
+    assert found.user_U.tolist() == both
+    for user, auc, count in zip(found.user_U, found.auc_U, found.rows_U, strict=True):
+        mine = user_N == user
+        assert auc == pytest.approx(roc_auc_score(label_N[mine], score_N[mine]))
+        assert count == mine.sum()
+
+
+def test_a_row_of_weight_two_counts_in_calibration_as_two_rows_of_its_bin() -> None:
+    label_N, score_N = np.array([1.0, 0.0]), np.array([0.5, 0.6])
+    # One bin: (2 · 0.5 - 0.6) / 3.
+    found = calibration_error(label_N, score_N, 1, np.array([2.0, 1.0]))
+    assert found == pytest.approx(0.4 / 3)
 
 
 def test_a_score_that_only_knows_the_user_ranks_nothing_within_users() -> None:

@@ -6,11 +6,14 @@ TrainingError
 │   ├── RootNotWritable       the folder for data sets cannot be written
 │   ├── BrokenDataSet         a prepared folder is incomplete or was changed
 │   ├── MalformedSource       a source's archive is not in its documented form
+│   ├── ConversionRefused     files cannot be converted: which are missing, or where the output is in the way
+│   ├── SourceAbsent          the files that the user brings are not in the data folder
 │   ├── DownloadFailed        one source could not be fetched
 │   │   └── DigestMismatch    it was fetched, and it is not what it should be
 │   └── OfflineError          every source failed; names each, and why
 ├── SettingError              a setting is unknown, of the wrong type or out of range
-│   └── UnknownModel          no model has that name
+│   ├── UnknownModel          no model has that name
+│   └── UnknownYardstick      no yardstick has that name, or its package is missing
 ├── Diverged                  weights are no longer finite numbers
 ├── ExamplesError             a table of examples cannot be trained on; names file, column and row
 └── RunError                  a run's folder is in the way, incomplete or altered
@@ -68,6 +71,24 @@ class MalformedSource(DataError):
         self.problem = problem
 
 
+class ConversionRefused(DataError):
+    """Files cannot be converted as asked; the message says why and what to do."""
+
+
+class SourceAbsent(DataError):
+    """A data set that is not downloaded is not in the data folder either; says where from and where to."""
+
+    def __init__(self, name: str, folder: Path, files: str, obtain: str) -> None:
+        super().__init__(
+            f"{name} is not downloaded; its files are brought by you and were not found.\n"
+            f"Where to get them: {obtain}\n"
+            f"Where to put them: {files} into {folder} (or set RANKD_DATA to the folder above it), "
+            f"then run `rankd data get {name}` again"
+        )
+        self.name = name
+        self.folder = folder
+
+
 class DownloadFailed(DataError):
     """One source could not be fetched; the message says which, and why."""
 
@@ -107,6 +128,18 @@ class UnknownModel(SettingError):
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"no model is called {name!r}; known: {', '.join(known)}")
+        self.name = name
+        self.known = tuple(known)
+
+
+class UnknownYardstick(SettingError):
+    """No yardstick has the name asked for, or the package that it needs is not installed."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(
+            f"no yardstick is called {name!r}; known here: {', '.join(known)} "
+            "(lightgbm needs `pip install 'rankd[yardsticks]'`)"
+        )
         self.name = name
         self.known = tuple(known)
 

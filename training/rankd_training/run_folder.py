@@ -20,6 +20,7 @@ from typing import Any
 from rankd_training import checkpoint
 from rankd_training.calibration import FILE as CALIBRATION
 from rankd_training.calibration import Calibrated
+from rankd_training.column_check import silent_columns
 from rankd_training.errors import RunError
 from rankd_training.examples import Examples
 from rankd_training.metrics import TaskMetrics
@@ -57,13 +58,15 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """How a run was made. Times are ISO 8601, UTC."""
+    """How a run was made, and what is doubtful about its data. Times are ISO 8601, UTC."""
 
     format: str
     model: str
     seed: int
     examples_sha256: str
+    split_by: str
     rows: Mapping[str, int]
+    warnings: tuple[str, ...]
     parameters: int
     settings: Mapping[str, Any]
     versions: Mapping[str, str]
@@ -103,7 +106,9 @@ def record_of(
         model=settings.model,
         seed=settings.seed,
         examples_sha256=examples.sha256,
+        split_by=examples.split_by,
         rows={split: len(rows) for split, rows in examples.rows.items()},
+        warnings=silent_columns(examples),
         parameters=parameters,
         settings=named,
         versions={
@@ -161,7 +166,7 @@ def read(folder: Path) -> tuple[RunRecord, dict[str, dict[str, TaskMetrics]]]:
         tree = json.loads((folder / RUN).read_text(encoding="utf-8"))
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         epochs = tuple(EpochRecord(**entry) for entry in tree.pop("epochs"))
-        record = RunRecord(**tree, epochs=epochs)
+        record = RunRecord(**{**tree, "warnings": tuple(tree["warnings"])}, epochs=epochs)
         return record, {
             split: {task: TaskMetrics(**found) for task, found in by_task.items()}
             for split, by_task in metrics.items()

@@ -36,7 +36,7 @@ def sample_requests(
 
     Args:
         source: a run's folder, or examples.
-        sizes: (N, R) of each request.
+        sizes: (N, R) of each request; R is 1 where a schema has neither user nor context.
         seed: the same gives the same requests.
 
     Raises:
@@ -44,14 +44,19 @@ def sample_requests(
     """
     blocks = _load_sample(source) if isinstance(source, Path) else _valid_blocks(source)
     num_rows = len(blocks[Entity.ITEM])
+    has_user_side = any(
+        block.ids.shape[1] + block.values.shape[1]
+        for entity, block in blocks.items()
+        if entity is not Entity.ITEM
+    )
     generator = np.random.default_rng(seed)
     requests = []
     for num_candidates, num_users in sizes:
-        user_R = generator.integers(num_rows, size=num_users)
+        user_R = generator.integers(num_rows, size=num_users if has_user_side else 1)
         item_N = generator.integers(num_rows, size=num_candidates)
         rows = {Entity.USER: user_R, Entity.CONTEXT: user_R, Entity.ITEM: item_N}
         chosen = {entity: _take(block, rows[entity]) for entity, block in blocks.items()}
-        row_N = generator.integers(num_users, size=num_candidates)
+        row_N = generator.integers(len(user_R), size=num_candidates)
         requests.append(tensors(chosen, row_N))
     return requests
 

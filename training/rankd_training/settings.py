@@ -15,7 +15,7 @@ class TrainSettings:
     """One run.
 
     Attributes:
-        examples: Parquet file of labelled rows with a `split` column.
+        examples: labelled rows: a Parquet or libsvm file, or a folder of them.
         schema: the schema file.
         output: the run's folder, which must not exist yet or be empty.
         model: a name of `models.registry.names()`.
@@ -52,6 +52,12 @@ class TrainSettings:
         checkpoint_steps: steps after which a run can go on if it is killed; 0 is at the end of an epoch only.
         seed: of initial weights, order of rows, and dropout.
         group_column: whose row it is, for the AUC within users; by default the user view's key.
+        split: shares such as 80/10/10 to deal out the rows by; by default their column `split` says, or the
+            files' names.
+        split_time: column by which the latest rows become the test part; by default a hash of the row's
+            number decides.
+        split_seed: of that hash.
+        in_memory_mb: encoded examples that need more are mapped from files in the user's cache.
         threads: of torch. More than one helps large models on an idle machine; on a busy one they wait for
             each other, and results depend on their number.
     """
@@ -83,4 +89,8 @@ class TrainSettings:
     checkpoint_steps: int = 0
     seed: int = 42
     group_column: str | None = None
+    split: str | None = None
+    split_time: str | None = None
+    split_seed: int = 0
+    in_memory_mb: int = 2048
     threads: int = 1

@@ -18,7 +18,7 @@ from rankd_contract.packing import FeatureStatus
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import tensors
 from rankd_service.domain import Candidates, Fields, RankRequest, User
-from rankd_service.errors import shown_key
+from rankd_service.errors import InvalidRequest, RejectReason, shown_key
 from rankd_service.features.entity_rows import Draft, EntityPlan
 from rankd_service.features.near_cache import NearCaches
 from rankd_service.features.overrides import (
@@ -91,6 +91,8 @@ class Assembler:
     def overrides(self, request: RankRequest) -> Overrides:
         """Read the request-time fields. Raises InvalidRequest naming the field, before any fetch."""
         user, candidates = request.user, request.candidates
+        if not user.id and self._plans[Entity.USER].views:
+            raise InvalidRequest(RejectReason.SCHEMA, "this key is required", "user")
         of_user, of_items = self._plans[Entity.USER].encoder, self._plans[Entity.ITEM].encoder
         return {
             Entity.USER: read_overrides(of_user, {0: user.fields}, "user.fields") if user.fields else (),

@@ -125,6 +125,8 @@ class EntityPlan:
         now_s: float,
     ) -> EntityRows:
         """Unpack the rows of the draft's keys, age them, lay request-time fields over them, fill gaps."""
+        if not self.views:  # the schema knows no such entity, so nothing is read and nothing is missing
+            return EntityRows(draft.block, np.zeros(0, np.uint8), {}, 0, 0, 0, 0)
         by_view: dict[str, NDArray[np.uint8]] = {}
         nowhere = np.zeros(len(draft.ids), np.bool_)
         defaulted = stale = unreadable = nowhere

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,11 @@ def import_rows(
     The file needs the view's key column (integers or strings), its event time (a timestamp, or whole seconds
     since 1970) and a column for each field's source. An embedded server is asked to keep what was written.
 
-    Raises SchemaMismatch for a column that is missing, ValueTypeError for a value that does not fit, with its
-    row counted from 0, StoreUnavailable where the store fails, StartupFailed where file or address is none.
+    Raises SchemaMismatch for a missing column, ValueTypeError for a value that does not fit (file and row are
+    named, rows counted from 0), StoreUnavailable where the store fails, StartupFailed for no file or address.
     """
     started, done = time.perf_counter(), 0
-    with ViewFile(parquet, view, batch_rows) as file:
+    with _errors_in(parquet), ViewFile(parquet, view, batch_rows) as file:
         hashes, packer = file.hashes(), _Packer(schema, view)
         with closing(_Writer(url, key_prefix(namespace, schema, view), ttl_s)) as writer:
             for batch in file.batches():
@@ -80,6 +80,14 @@ def import_rows(
     seconds = time.perf_counter() - started
     nulls = {field.name: packer.nulls[field.name] for field in view.fields}
     return ImportReport(done, done * packer.row_bytes, seconds, done / seconds, nulls)
+
+
+@contextmanager
+def _errors_in(parquet: Path) -> Iterator[None]:
+    try:
+        yield
+    except ValueTypeError as error:
+        raise error.in_file(str(parquet)) from error
 
 
 class _Packer:

@@ -25,7 +25,9 @@ from rankd_service.errors import StartupFailed
 
 __all__ = ["ViewFile"]
 
-_LATEST_S = 10**11  # the year 5138: a larger number is not in seconds
+# What a row may be dated: 1970 to 9999. A number beyond is of another unit, or nobody's date.
+_LATEST_S = 253_402_300_799
+_UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class ViewFile:
@@ -83,16 +85,22 @@ class ViewFile:
         if column.null_count:
             raise ValueTypeError(name, first_row + _first_null(column), "a time", "null")
         if pa.types.is_timestamp(column.type):
-            column = pc.cast(column, pa.timestamp("ms", column.type.tz), safe=False)
-            return np.asarray(pc.cast(column, pa.int64()).to_numpy(zero_copy_only=False), np.int64)
-        if not pa.types.is_integer(column.type):
+            a_second = _UNITS_A_SECOND[column.type.unit]
+            ticks = pc.cast(column, pa.int64()).to_numpy(zero_copy_only=False)
+        elif pa.types.is_integer(column.type):
+            a_second, ticks = 1, column.to_numpy(zero_copy_only=False)
+        else:
             raise ValueTypeError(name, 0, "a timestamp or whole seconds since 1970", str(column.type))
-        seconds = np.asarray(column.to_numpy(zero_copy_only=False), np.int64)
-        far = np.abs(seconds) > _LATEST_S
-        if far.any():
-            row = first_row + int(np.argmax(far))
-            raise ValueTypeError(name, row, "seconds since 1970", "a number of a finer unit")
-        return seconds * 1000
+        # Compared in the column's own type and unit: turned into another, the largest numbers wrap around.
+        early, late = ticks < 0, ticks > min((_LATEST_S + 1) * a_second - 1, np.iinfo(ticks.dtype).max)
+        if (early | late).any():
+            at = int(np.argmax(early | late))
+            got = "a time before 1970" if early[at] else "a time after 9999, or a number of a finer unit"
+            expected = "a time from 1970 to 9999 (a timestamp, or whole seconds since 1970)"
+            raise ValueTypeError(name, first_row + at, expected, got)
+        whole, rest = np.divmod(ticks.astype(np.int64), a_second)
+        times_ms: NDArray[np.int64] = whole * 1000 + rest * 1000 // a_second
+        return times_ms
 
     def _columns(self) -> list[str]:
         view = self._view

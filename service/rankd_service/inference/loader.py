@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from rankd_contract.bundle import Bundle, open_current
 from rankd_contract.calibration import Calibration
 from rankd_contract.errors import ContractError
 from rankd_contract.schema import Entity, FeatureSchema
-from rankd_contract.signature import SCORES, TensorSpec, input_name, inputs, outputs
+from rankd_contract.signature import FIELD_WEIGHTS, SCORES, TensorSpec, input_name, inputs, outputs
 from rankd_service.domain import ModelCard
 from rankd_service.errors import BundleRefused
 from rankd_service.features.assemble import Assembler
 from rankd_service.features.near_cache import NearCaches
 from rankd_service.inference.cost import CostModel
+from rankd_service.inference.golden import GoldenError, read_golden
 from rankd_service.inference.registry import LoadedModel
 from rankd_service.inference.session import GraphSession
 from rankd_service.settings import Settings
@@ -84,9 +84,10 @@ def _check_signature(at: str, session: GraphSession, bundle: Bundle) -> None:
     manifest, schema = bundle.manifest, bundle.schema
     if manifest.tasks != tuple(t.name for t in schema.tasks):
         raise BundleRefused(f"{at}: the manifest's tasks are not the schema's; export again")
+    explanation = tuple(s for s in manifest.outputs if s.name == FIELD_WEIGHTS)  # may be there, is not read
     for kind, graph, claimed, wanted in (
         ("inputs", session.inputs, manifest.inputs, inputs(schema)),
-        ("outputs", session.outputs, manifest.outputs, outputs(schema)),
+        ("outputs", session.outputs, manifest.outputs, (*outputs(schema), *explanation)),
     ):
         if {s.name: s for s in claimed} != {s.name: s for s in wanted}:
             raise BundleRefused(
@@ -130,7 +131,8 @@ def _replay(at: str, session: GraphSession, bundle: Bundle, requests: Requests) 
             raise BundleRefused(
                 f"{at}: golden request {k}: scores are {found.shape}, recorded were {expected.shape}"
             )
-        difference = float(np.max(np.abs(found - expected), initial=0.0))
+        with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is refused below
+            difference = float(np.max(np.abs(found - expected), initial=0.0))
         if not difference <= tolerance:  # so that NaN is refused too
             raise BundleRefused(
                 f"{at}: golden request {k}: scores differ from the recorded ones by {difference:.3g}, "
@@ -139,14 +141,10 @@ def _replay(at: str, session: GraphSession, bundle: Bundle, requests: Requests) 
 
 
 def _golden(at: str, path: Path) -> Requests:
-    requests: dict[str, dict[str, NDArray[np.generic]]] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            for key in arrays.files:
-                request, _, name = key.partition("/")
-                requests.setdefault(request, {})[name] = arrays[key]
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise BundleRefused(f"{at}: {path.name} cannot be read: {error}") from error
+        requests = read_golden(path)
+    except GoldenError as error:
+        raise BundleRefused(f"{at}: {path.name} {error}") from error
     if not requests:
         raise BundleRefused(f"{at}: {path.name} holds no request, so nothing proves the scores; export again")
     return requests

@@ -5,7 +5,10 @@ The provider is read back from the session: asking for CUDA is no proof of getti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,11 @@ _DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
-_SEVERITY_ERROR = 3
+# The runtime writes lines of its own that are no JSON; what it would write of an error, it raises as well.
+_SEVERITY_FATAL = 4
+ort.set_default_logger_severity(_SEVERITY_FATAL)
+
+_log = logging.getLogger(__name__)
 
 
 class GraphSession:
@@ -42,14 +49,15 @@ class GraphSession:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         # A spinning pool takes whole cores from the event loop and from Redis while it waits.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = _SEVERITY_ERROR
+        options.log_severity_level = _SEVERITY_FATAL
         wanted = [_CPU] if provider is ProviderChoice.CPU else [_CUDA, _CPU]
-        if provider is not ProviderChoice.CPU and _CUDA in ort.get_available_providers():
-            ort.preload_dlls()
         try:
-            self._session: Any = ort.InferenceSession(
-                str(graph), options, [p for p in wanted if _available(p)]
-            )
+            with _prints_logged():
+                if provider is not ProviderChoice.CPU and _available(_CUDA):
+                    ort.preload_dlls()
+                self._session: Any = ort.InferenceSession(
+                    str(graph), options, [p for p in wanted if _available(p)]
+                )
         except Exception as error:  # onnxruntime's own errors share no other base
             raise BundleRefused(f"{graph}: onnxruntime cannot load it: {error}") from error
         self.provider: str = self._session.get_providers()[0]
@@ -65,6 +73,18 @@ class GraphSession:
         """Run the graph once -> the named outputs."""
         result: list[NDArray[np.float32]] = self._session.run(outputs, tensors)
         return result
+
+
+@contextmanager
+def _prints_logged() -> Iterator[None]:
+    """The runtime's Python side prints what it could not load, and that it falls back."""
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        for line in filter(str.strip, printed.getvalue().splitlines()):
+            _log.warning("onnxruntime: %s", line)
 
 
 def _available(provider: str) -> bool:

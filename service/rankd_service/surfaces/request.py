@@ -18,7 +18,7 @@ from pydantic import GetJsonSchemaHandler as JsonHandler
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict
 
-from rankd_service.domain import Candidates, Fields, RankRequest, User
+from rankd_service.domain import NOBODY, Candidates, Fields, RankRequest, User
 from rankd_service.errors import InvalidRequest, MalformedRequest, RejectReason, nearest, shown_key
 from rankd_service.settings import MOST_CANDIDATES, LimitSettings
 from rankd_service.surfaces.limits import check_ids
@@ -90,13 +90,14 @@ def _tag(value: Any) -> str:
 
 
 class RankBody(TypedDict, total=False):
-    """A ranking request. Exactly one of `items` and `item_ids` is given; ids are unique."""
+    """A ranking request. Exactly one of `items` and `item_ids` is given; ids are unique.
+
+    `user` may be left out where the model's schema has no user.
+    """
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     id: Annotated[str, Field(max_length=128, description="Comes back in the answer.")]
-    user: Required[
-        Annotated[Annotated[Id, Tag("|id")] | Annotated[UserBody, Tag("|object")], Discriminator(_tag)]
-    ]
+    user: Annotated[Annotated[Id, Tag("|id")] | Annotated[UserBody, Tag("|object")], Discriminator(_tag)]
     items: Annotated[list[ItemBody], FailFast(), Field(max_length=MOST_CANDIDATES)]
     item_ids: Annotated[list[Id], FailFast(), Field(max_length=MOST_CANDIDATES)]
     context: Annotated[
@@ -139,7 +140,7 @@ def parse_request(body: bytes, request_id: str, limits: LimitSettings) -> Parsed
     _check_fields(context, "context")
     request = RankRequest(
         id=asked_id,
-        user=_user(tree["user"], limits),
+        user=_user(tree["user"], limits) if "user" in tree else NOBODY,
         candidates=_candidates(tree, limits),
         context=context,
         top_k=tree.get("top_k"),

@@ -228,7 +228,12 @@ MOMENT = datetime(2026, 11, 22, 10, 30, 15, 250_000, tzinfo=UTC)
 MOMENT_MS = int(MOMENT.timestamp() * 1000)
 TIMES: dict[str, tuple[Any, int]] = {
     "seconds": (pa.array([MOMENT_MS // 1000]), MOMENT_MS // 1000 * 1000),
-    "before 1970": (pa.array([-5]), -5000),
+    "1970": (pa.array([0]), 0),
+    "1970 in ns": (pa.array([0], pa.timestamp("ns")), 0),
+    "9999": (pa.array([253_402_300_799]), 253_402_300_799_000),
+    "9999 in us": (pa.array([253_402_300_799_999_999], pa.timestamp("us")), 253_402_300_799_999),
+    "the last ns": (pa.array([2**63 - 1], pa.timestamp("ns")), (2**63 - 1) // 10**6),
+    "unsigned": (pa.array([MOMENT_MS // 1000], pa.uint64()), MOMENT_MS // 1000 * 1000),
     "narrow": (pa.array([MOMENT_MS // 1000], pa.int32()), MOMENT_MS // 1000 * 1000),
     "timestamp s": (pa.array([MOMENT.replace(microsecond=0)], pa.timestamp("s")), MOMENT_MS // 1000 * 1000),
     "timestamp ms": (pa.array([MOMENT], pa.timestamp("ms")), MOMENT_MS),
@@ -251,7 +256,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, int, str]] = {
     "long id": ({"user_id": pa.array(["1", "2", "é" * 65])}, "user_id", 2, "1 to 128 bytes, got 130 bytes"),
     "float id": ({"item_id": pa.array([1.0, 2.0, 3.0])}, "item_id", 0, "integers or strings, got double"),
     "null time": ({"event_time": pa.array([1, 2, None])}, "event_time", 2, "a time, got null"),
-    "milliseconds": ({"event_time": pa.array([1, NOON_S * 1000, 2])}, "event_time", 1, "seconds since 1970"),
+    "milliseconds": ({"event_time": pa.array([1, NOON_S * 1000, 2])}, "event_time", 1, "finer unit"),
     "text time": (
         {"event_time": pa.array(["1", "2", "3"])},
         "event_time",
@@ -280,6 +285,35 @@ def test_a_value_that_does_not_fit_is_named_by_its_row_in_the_file(
         import_rows(written(tmp_path, frame), EXAMPLE, view, server.url, batch_rows=batch_rows)
     assert (refused.value.field, refused.value.row) == (name, row)
     assert says in str(refused.value)
+    assert str(refused.value).startswith(f"{tmp_path / 'rows.parquet'}: field '{name}', row {row}: ")
+
+
+ABSURD: dict[str, tuple[Any, str]] = {
+    "int64 minimum": (pa.array([1, -(2**63)]), "a time before 1970"),
+    "int64 maximum": (pa.array([1, 2**63 - 1]), "a time after 9999"),
+    "uint64 maximum": (pa.array([1, 2**64 - 1], pa.uint64()), "a time after 9999"),
+    "a second before 1970": (pa.array([1, -1]), "a time before 1970"),
+    "a second after 9999": (pa.array([1, 253_402_300_800]), "a time after 9999"),
+    **{
+        f"{sign} in {unit}": (pa.array([1, number], pa.timestamp(unit)), f"a time {sign}")
+        for unit in ("ms", "us")
+        for sign, number in (("before 1970", -(2**63)), ("after 9999", 2**63 - 1))
+    },
+    "before 1970 in ns": (pa.array([1, -1], pa.timestamp("ns")), "a time before 1970"),
+}
+
+
+@pytest.mark.parametrize("what", list(ABSURD))
+def test_an_absurd_time_is_refused_with_its_file_column_and_row_before_anything_is_written(
+    what: str, server: Valkey, tmp_path: Path
+) -> None:
+    column, got = ABSURD[what]
+    with pytest.raises(ValueTypeError) as refused:
+        import_items(tmp_path, server.url, items(2, event_time=column), batch_rows=1)
+    assert "rows.parquet: field 'event_time', row 1: expected a time from 1970 to 9999" in str(refused.value)
+    assert got in str(refused.value)
+    with server.client() as client:
+        assert client.dbsize() == 0
 
 
 @pytest.mark.parametrize("what", ["null id", "duplicate id", "null time", "wrong type"])

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from rankd_contract.schema import FeatureSchema
-from rankd_contract.signature import SCORES, TensorSpec, inputs, outputs
+from rankd_contract.signature import FIELD_WEIGHTS, ROW, SCORES, TensorSpec, inputs, outputs
 from rankd_service.errors import BundleRefused
 from rankd_service.inference.loader import load_current
 from rankd_service.settings import Settings, load_settings
@@ -183,6 +183,27 @@ def test_f15_a_manifest_with_another_signature_than_its_schema_is_refused(
     assert "outputs in the manifest are" in refusal(tmp_path, settings)
     publish_bundle(tmp_path, tasks=("liked",))
     assert "the manifest's tasks are not the schema's" in refusal(tmp_path, settings)
+
+
+def test_a_bundle_may_explain_its_scores_if_its_graph_does(tmp_path: Path, settings: Settings) -> None:
+    def explaining(schema: FeatureSchema) -> onnx.GraphProto:
+        graph = echo(schema)
+        graph.initializer.append(numpy_helper.from_array(np.array([1, 2]), "axes"))
+        graph.initializer.append(numpy_helper.from_array(np.array([1, 3, 8]), "shape"))
+        graph.node.append(helper.make_node("Unsqueeze", [ROW, "axes"], ["narrow"]))
+        graph.node.append(helper.make_node("Expand", ["narrow", "shape"], ["wide"]))
+        graph.node.append(helper.make_node("Cast", ["wide"], [FIELD_WEIGHTS], to=TensorProto.FLOAT))
+        graph.output.append(helper.make_tensor_value_info(FIELD_WEIGHTS, TensorProto.FLOAT, ["N", 3, 8]))
+        return graph
+
+    schema = publish_bundle(tmp_path).schema
+    explanation = TensorSpec(FIELD_WEIGHTS, "float32", ("N", 3, 8))
+    publish_bundle(tmp_path, outputs=(*outputs(schema), explanation))
+    assert "outputs of the graph are" in refusal(tmp_path, settings)
+    publish_bundle(tmp_path, graph=explaining)
+    assert "outputs of the graph are" in refusal(tmp_path, settings)
+    publish_bundle(tmp_path, graph=explaining, outputs=(*outputs(schema), explanation))
+    assert load_current(tmp_path, "films", settings).card.version == 4
 
 
 def test_a_graph_the_runtime_cannot_load_is_refused(tmp_path: Path, settings: Settings) -> None:

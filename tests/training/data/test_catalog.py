@@ -191,7 +191,8 @@ def test_every_data_set_says_what_it_is_and_on_what_terms() -> None:
         assert data_set.name == name
         assert data_set.description
         assert data_set.licence.endswith(".")
-        assert data_set.origins
+        assert bool(data_set.origins) != (data_set.local is not None)
+        assert data_set.schema.is_file()
 
 
 def test_the_synthetic_data_needs_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

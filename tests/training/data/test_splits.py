@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankd_training.data.splits import temporal_split
+from rankd_training.data.splits import SplitPlan, temporal_split
+from rankd_training.errors import SettingError
 
 
 @given(st.lists(st.integers(0, 30), max_size=80))
@@ -42,3 +43,15 @@ def test_with_tie_breakers_the_order_of_rows_does_not_matter(random: np.random.G
 def test_shares_that_leave_nothing_to_train_on_are_refused(shares: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="sum to less than 1"):
         temporal_split(np.arange(10), valid_share=shares[0], test_share=shares[1])
+
+
+@pytest.mark.parametrize("text", ["80/20", "80/10/x", "0/0/0", "80/0/20", "-1/1/1", "nan/1/1", ""])
+def test_shares_that_are_not_three_above_zero_are_refused(text: str) -> None:
+    with pytest.raises(SettingError, match="such as 80/10/10"):
+        SplitPlan.parse(text)
+
+
+def test_a_row_keeps_its_split_when_rows_are_added_after_it() -> None:
+    plan = SplitPlan.parse("8/1/1")
+    few, many = plan.codes(1000, None), plan.codes(5000, None)
+    assert np.array_equal(few, many[:1000])

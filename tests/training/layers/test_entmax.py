@@ -146,6 +146,7 @@ def test_the_exported_form_agrees_and_holds_neither_sort_nor_loop(alpha: float) 
             s = torch.randn(rows, 11, 3, generator=torch.Generator().manual_seed(rows)) * scale
             (found,) = session.run(None, {"in_scores": s.numpy()})
             np.testing.assert_allclose(found, entmax(s, alpha, dim=1).numpy(), atol=1e-6, rtol=0)
+            np.testing.assert_allclose(found, exactly(s, alpha, dim=1).numpy(), atol=1e-6, rtol=0)
 
 
 class _Exported(nn.Module):

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankd_training.errors import SettingError
@@ -39,6 +38,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"cross_activation": "relu"},
     {"cross_activation": "tanh", "dynamic_widths": (4, 2, 1), "keep": (0, 2)},
     {"cross_activation": "sigmoid", "heads": 1},
+    {"layers": 2},
+    {"layers": 3, "channels": 2, "residual": False, "keep": ()},
 ]
 
 
@@ -48,7 +49,7 @@ def make(schema: Any = None, **settings: Any) -> MLCC:
 
 
 def crossing(model: MLCC, channel: int = 0) -> Crossing:
-    module = model.channels[channel]
+    module = model.last.channels[channel]
     assert isinstance(module, Crossing)
     return module
 
@@ -70,8 +71,9 @@ def test_the_serving_form_equals_the_equations(settings: dict[str, Any]) -> None
         torch.testing.assert_close(model(features), equations(model, features), atol=1e-6, rtol=1e-6)
 
 
-def test_a_user_row_shared_by_candidates_equals_one_row_each() -> None:
-    model = make()
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_user_row_shared_by_candidates_equals_one_row_each(layers: int) -> None:
+    model = make(layers=layers)
     features = random_inputs(model.schema, num_users=2, num_items=11)
     with torch.no_grad():
         torch.testing.assert_close(model(features), model(tiled(features)), atol=1e-6, rtol=1e-6)
@@ -103,6 +105,40 @@ def test_crosses_are_homogeneous_of_degree_two_and_three() -> None:
     torch.testing.assert_close(scaled[1], 8 * second)
 
 
+@pytest.mark.parametrize("activation", ["none", "relu"])
+def test_the_last_of_many_dynamic_layers_has_their_number_plus_one_as_degree(activation: str) -> None:
+    # relu keeps a positive factor, the other activations do not.
+    model = make(dynamic_widths=(5, 4, 3, 2), heads=2, cross_activation=activation)
+    features = random_inputs(model.schema, num_users=2, num_items=5)
+    with torch.no_grad():
+        user_RSE, item_NSE = model.embedding(features)
+        crosses = crossing(model).crosses(user_RSE, item_NSE, features["in_row"])
+        scaled = crossing(model).crosses(2 * user_RSE, 2 * item_NSE, features["in_row"])
+    for degree, (z, by_two) in enumerate(zip(crosses, scaled, strict=True), start=2):
+        torch.testing.assert_close(by_two, 2**degree * z)
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_each_further_layer_has_the_size_of_its_equations(layers: int) -> None:
+    schema, slots, channels, width, heads = categorical_schema(3, 4), 7, 2, 16, 4
+    one, more = make(schema, channels=channels), make(schema, channels=channels, layers=layers)
+    compressors = channels * slots * width * heads * (width * 4 + 4 * 1)
+    local = slots * (channels * heads * (4 + 1) + channels * width) * channels * width
+    gate = 2 * slots * (slots // 2) + slots // 2 + slots
+    sizes = [sum(p.numel() for p in model.parameters()) for model in (one, more)]
+    assert sizes[1] - sizes[0] == (layers - 1) * (compressors + local + gate)
+
+
+def test_a_residual_layer_that_makes_nothing_leaves_the_one_layer_model() -> None:
+    one, two = make(), make(layers=2)
+    features = random_inputs(one.schema, num_users=2, num_items=9)
+    with torch.no_grad():
+        two.load_state_dict(one.state_dict(), strict=False)
+        for parameter in two.inner.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(two(features), one(features), atol=1e-6, rtol=1e-6)
+
+
 def test_several_channels_with_the_others_silenced_equal_one() -> None:
     schema = categorical_schema(3, 4)
     one, two = make(schema), make(schema, channels=2)
@@ -112,18 +148,17 @@ def test_several_channels_with_the_others_silenced_equal_one() -> None:
         # Channel 0 of the wide model is the narrow model; nothing reads channel 1.
         two.embedding.table.weight[:, :width] = one.embedding.table.weight
         crossing(two).compress.weight_IO.copy_(crossing(one).compress.weight_IO)
-        two.local.weight_SKO.zero_()
-        two.local.weight_SKO[:, :kept] = one.local.weight_SKO[:, :kept]
-        two.local.weight_SKO[:, 2 * kept : 2 * kept + width] = one.local.weight_SKO[:, kept:]
-        for name in ("gate", "tower", "head"):
-            part, source = getattr(two, name), getattr(one, name)
-            assert isinstance(part, nn.Module)
+        two.last.local.weight_SKO.zero_()
+        two.last.local.weight_SKO[:, :kept] = one.last.local.weight_SKO[:, :kept]
+        two.last.local.weight_SKO[:, 2 * kept : 2 * kept + width] = one.last.local.weight_SKO[:, kept:]
+        for part, source in ((two.last.gate, one.last.gate), (two.tower, one.tower), (two.head, one.head)):
             part.load_state_dict(source.state_dict())
         torch.testing.assert_close(two(features), one(features))
 
 
-def test_every_parameter_learns() -> None:
-    model = make(channels=2).train()
+@pytest.mark.parametrize("layers", [1, 2])
+def test_every_parameter_learns(layers: int) -> None:
+    model = make(channels=2, layers=layers).train()
     model(random_inputs(model.schema, num_users=8, num_items=64)).square().sum().backward()
     still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert still == []
@@ -134,7 +169,9 @@ def test_every_parameter_learns() -> None:
     [
         ({"keep": (0, 3)}, "keep"),
         ({"dynamic_widths": ()}, "dynamic_widths"),
+        ({"dynamic_widths": (4, 0)}, "dynamic_widths"),
         ({"channels": 0}, "channels"),
+        ({"layers": 0}, "layers"),
         ({"cross_activation": "gelu"}, "cross_activation"),
     ],
 )

@@ -11,7 +11,7 @@ from rankd_training.errors import SettingError, UnknownModel
 from rankd_training.models import registry
 from rankd_training.models.dcnv2 import DCNv2Config
 from rankd_training.models.mlcc import MLCC, MLCCConfig
-from tests.training.fields import categorical_schema, mixed_schema, random_inputs
+from tests.training.fields import categorical_schema, mixed_schema, random_inputs, table_schema
 
 ONLY_NUMBERS = """
 rankd_schema: 1
@@ -30,7 +30,8 @@ tasks: [{name: click}]
 
 
 def test_the_models_are_the_ones_people_know() -> None:
-    assert registry.names() == ["mlcc", "infnet", "armnet", "dcnv2", "lr"]
+    assert registry.names()[:6] == ["mlcc", "infnet", "armnet", "dcnv2", "wukong", "dlrm"]
+    assert registry.names()[6:] == ["deepfm", "mmoe", "ple", "optinter", "dnn", "fm", "lr"]
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -51,6 +52,7 @@ def test_every_model_gives_a_logit_a_candidate_and_task(name: str, num_users: in
         categorical_schema(1, 1),
         categorical_schema(2, 3, num_tasks=3),
         parse_schema(ONLY_NUMBERS),
+        table_schema(),
     ):
         model = registry.build(name, schema, {}).eval()
         with torch.no_grad():
@@ -92,5 +94,5 @@ def test_a_wrong_setting_is_named_with_what_was_expected(config: Any, said: str)
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UnknownModel, match="'dnn'; known: mlcc, infnet, armnet, dcnv2, lr"):
-        registry.build("dnn", mixed_schema(), {})
+    with pytest.raises(UnknownModel, match=f"'din'; known: {', '.join(registry.names())}"):
+        registry.build("din", mixed_schema(), {})

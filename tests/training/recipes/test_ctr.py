@@ -285,7 +285,7 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "kind", "said"),
     [
-        ({"model": "dnn"}, UnknownModel, "known: mlcc"),
+        ({"model": "din"}, UnknownModel, "known: mlcc"),
         ({"model_config": {"head": 1}}, SettingError, "did you mean 'heads'"),
         ({"epochs": 0}, SettingError, "epochs: expected a number above 0, got 0"),
         ({"learning_rate": 0.0}, SettingError, "learning_rate"),

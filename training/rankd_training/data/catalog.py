@@ -1,100 +1,38 @@
-"""The data sets that have a name: what they are, on what terms, where they come from.
+"""Gets data sets by name: `get` gives a prepared folder, made only when absent or made from something else.
 
-`get` gives a prepared folder, made only when it is absent or was made from something else. The root is the
-argument, else RANKD_DATA, else the user's cache. Archives stay in ROOT/.downloads, so that a new preparation
-needs no network. A further data set, a local folder included, is a further entry with its own origins.
+The root is the argument, else RANKD_DATA, else the user's cache. Archives stay in ROOT/.downloads, so that a
+new preparation needs no network. Files that the user brings are found under the root too, but nothing is
+written beside them: what is prepared from them goes to the user's cache.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from rankd_training.data.data_sets import DATA_SETS, DataSet
 from rankd_training.data.download import Progress, ignore_progress
-from rankd_training.data.origins import (
-    MOVIELENS_100K_GROUPLENS,
-    MOVIELENS_100K_WHEEL,
-    MOVIELENS_SYNTHETIC,
-    Origin,
+from rankd_training.data.local import LocalSource, combined_digest
+from rankd_training.data.places import cache_root, default_root
+from rankd_training.data.prepared import load_record, publish
+from rankd_training.errors import (
+    BrokenDataSet,
+    DataError,
+    OfflineError,
+    RootNotWritable,
+    SourceAbsent,
+    UnknownDataSet,
 )
-from rankd_training.data.prepared import Provenance, load_record, publish
-from rankd_training.errors import BrokenDataSet, DataError, OfflineError, RootNotWritable, UnknownDataSet
+
+__all__ = ["DATA_SETS", "DataSet", "default_root", "describe", "get", "is_prepared", "names"]
 
 if sys.platform != "win32":
     import fcntl
 
-ROOT_VARIABLE = "RANKD_DATA"
 DOWNLOADS = ".downloads"
-SCHEMAS = Path(__file__).parent.parent / "schemas"
-
-
-@dataclass(frozen=True, slots=True)
-class DataSet:
-    """A named data set. `preparation` goes up whenever the same source gives other tables."""
-
-    name: str
-    description: str
-    licence: str
-    citation: str
-    preparation: int
-    time_column: tuple[str, str]
-    schema_name: str
-    origins: tuple[Origin, ...]
-
-    @property
-    def schema(self) -> Path:
-        """The schema file that describes its columns."""
-        return SCHEMAS / self.schema_name
-
-    def provenance(self, origin: Origin) -> Provenance:
-        """What a folder prepared from `origin` records."""
-        return Provenance(
-            self.name, origin.title, origin.sha256, self.licence, self.citation, self.preparation
-        )
-
-
-_MOVIELENS_CITATION = (
-    "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. "
-    "ACM Transactions on Interactive Intelligent Systems 5, 4, Article 19. https://doi.org/10.1145/2827872"
-)
-DATA_SETS = {
-    data_set.name: data_set
-    for data_set in (
-        DataSet(
-            name="movielens-100k",
-            description=(
-                "100,000 ratings of 1,682 films by 943 users from 1997 and 1998, with age, gender and "
-                "occupation (MovieLens, GroupLens Research)"
-            ),
-            licence=(
-                "Research use with acknowledgement; no redistribution and no commercial use without "
-                "permission of GroupLens, University of Minnesota, and no implied endorsement by them."
-            ),
-            citation=_MOVIELENS_CITATION,
-            preparation=1,
-            time_column=("examples", "timestamp"),
-            schema_name="movielens-100k.yaml",
-            origins=(MOVIELENS_100K_WHEEL, MOVIELENS_100K_GROUPLENS),
-        ),
-        DataSet(
-            name="movielens-synthetic",
-            description=(
-                "100,000 invented ratings of 1,500 invented films by 900 invented users with planted tastes, "
-                "in the same form; made on this machine, needs no network"
-            ),
-            licence="Made by rankd, Apache-2.0.",
-            citation="",
-            preparation=1,
-            time_column=("examples", "timestamp"),
-            schema_name="movielens-100k.yaml",
-            origins=(MOVIELENS_SYNTHETIC,),
-        ),
-    )
-}
+PREPARED = "prepared"
 
 
 def names() -> tuple[str, ...]:
@@ -110,31 +48,32 @@ def describe(name: str) -> DataSet:
         raise UnknownDataSet(name, names()) from None
 
 
-def default_root() -> Path:
-    """RANKD_DATA, else `rankd/data` in the user's cache."""
-    chosen = os.environ.get(ROOT_VARIABLE)  # noqa: TID251 - the one variable that training documents
-    if chosen:
-        return Path(chosen).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251 - where the desktop standard puts caches
-    return (Path(cache) if cache else Path.home() / ".cache") / "rankd" / "data"
-
-
 def is_prepared(name: str, *, root: Path | None = None) -> bool:
     """Say whether `get` would return at once."""
-    folder = (root or default_root()) / name
-    return _is_current(folder, describe(name))
+    data_set, root = describe(name), root or default_root()
+    if data_set.local is None:
+        return _is_current(root / name, data_set)
+    try:
+        digest = combined_digest(data_set.local.find(name, root))
+    except SourceAbsent:
+        return False
+    return _is_current(cache_root() / PREPARED / name, data_set, digest)
 
 
 def get(name: str, *, root: Path | None = None, progress: Progress = ignore_progress) -> Path:
-    """Return the prepared folder ROOT/NAME, fetching and preparing it where needed.
+    """Return the prepared folder, fetching and preparing it where needed.
 
     Raises:
         UnknownDataSet: no data set has that name.
         RootNotWritable: it is not there and cannot be put there.
         OfflineError: it is not there and no source can be used; names each, and why.
+        SourceAbsent: it is made of files that the user brings, and they are not in the data folder.
+        MalformedSource: they are, and they are not in the expected form.
     """
     data_set = describe(name)
     root = root or default_root()
+    if data_set.local is not None:
+        return _get_local(data_set, data_set.local, root)
     folder = root / name
     if _is_current(folder, data_set):
         return folder
@@ -142,6 +81,23 @@ def get(name: str, *, root: Path | None = None, progress: Progress = ignore_prog
         # Another process may have prepared it while this one waited.
         if not _is_current(folder, data_set):
             _prepare(folder, data_set, progress)
+    return folder
+
+
+def _get_local(data_set: DataSet, source: LocalSource, root: Path) -> Path:
+    files = source.find(data_set.name, root)
+    digest = combined_digest(files)
+    folder = cache_root() / PREPARED / data_set.name
+    if _is_current(folder, data_set, digest):
+        return folder
+    title = f"your own {', '.join(file.name for file in files)}"
+    with _locked(cache_root() / "data", data_set.name):
+        if not _is_current(folder, data_set, digest):
+            tables = source.read(files)
+            try:
+                publish(folder, tables, data_set.provenance(title, digest), time_column=data_set.time_column)
+            except OSError as error:
+                raise RootNotWritable(folder.parent, error) from error
     return folder
 
 
@@ -153,15 +109,17 @@ def _prepare(folder: Path, data_set: DataSet, progress: Progress) -> None:
         except DataError as error:
             failures.append((origin.title, error))
             continue
+        provenance = data_set.provenance(origin.title, origin.sha256)
         try:
-            publish(folder, tables, data_set.provenance(origin), time_column=data_set.time_column)
+            publish(folder, tables, provenance, time_column=data_set.time_column)
         except OSError as error:
             raise RootNotWritable(folder.parent, error) from error
         return
     raise OfflineError(data_set.name, failures, folder.parent)
 
 
-def _is_current(folder: Path, data_set: DataSet) -> bool:
+def _is_current(folder: Path, data_set: DataSet, *digests: str) -> bool:
+    """Whether a folder was prepared from one of these digests, those of the data set's origins by default."""
     try:
         record = load_record(folder)
     except BrokenDataSet:
@@ -170,7 +128,7 @@ def _is_current(folder: Path, data_set: DataSet) -> bool:
     return (made_from.name, made_from.preparation) == (
         data_set.name,
         data_set.preparation,
-    ) and made_from.source_sha256 in {origin.sha256 for origin in data_set.origins}
+    ) and made_from.source_sha256 in (digests or {origin.sha256 for origin in data_set.origins})
 
 
 @contextmanager

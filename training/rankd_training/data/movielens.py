@@ -93,6 +93,19 @@ ITEMS = pa.schema(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The columns that one edition's tables have, and from which rating on a film is liked and loved."""
+
+    examples: pa.Schema
+    users: pa.Schema
+    items: pa.Schema
+    liked_from: float
+    loved_from: float
+
+
+ML_100K = Form(EXAMPLES, USERS, ITEMS, LIKED_FROM, LOVED_FROM)
+
 if TYPE_CHECKING:  # the classes take no parameters at run time
     Column = pa.Array[Any] | pa.ChunkedArray[Any]
 
@@ -101,8 +114,8 @@ if TYPE_CHECKING:  # the classes take no parameters at run time
 class RawMovieLens:
     """The source-independent form; rows in any order.
 
-    `ratings`: user_id, movie_id, rating, timestamp (int64).
-    `users`: user_id, age (int64), gender, occupation, zip_code (string).
+    `ratings`: user_id, movie_id, timestamp (int64), rating (a number).
+    `users`: user_id, and where the edition tells them age (int64), gender, occupation, zip_code (string).
     `movies`: movie_id (int64), title (string), genres (list of string), year (int64, nullable).
     """
 
@@ -111,8 +124,8 @@ class RawMovieLens:
     movies: pa.Table
 
 
-def prepare(raw: RawMovieLens) -> dict[str, pa.Table]:
-    """Turn the raw form into the tables `examples`, `users` and `items`.
+def prepare(raw: RawMovieLens, form: Form = ML_100K) -> dict[str, pa.Table]:
+    """Turn the raw form into the tables `examples`, `users` and `items`, with the columns of `form`.
 
     Raises:
         MalformedSource: a rating names a user or a film that the raw form does not describe.
@@ -123,12 +136,12 @@ def prepare(raw: RawMovieLens) -> dict[str, pa.Table]:
     users = raw.users.sort_by("user_id")
     movies = raw.movies.sort_by("movie_id")
     user_id_N, movie_id_N, time_N = (_int64(ratings, name) for name in ("user_id", "movie_id", "timestamp"))
-    rating_N = _int64(ratings, "rating")
-    liked_N = rating_N >= LIKED_FROM
+    rating_N = ratings["rating"].to_numpy()
+    liked_N = rating_N >= form.liked_from
     liked_events = Events(user_id_N[liked_N], time_N[liked_N], movie_id_N[liked_N])
 
-    zip_prefix = pc.utf8_slice_codeunits(users["zip_code"], 0, 1)
-    users = users.drop_columns("zip_code").append_column("zip_prefix", zip_prefix)
+    if "zip_prefix" in form.users.names:
+        users = users.append_column("zip_prefix", pc.utf8_slice_codeunits(users["zip_code"], 0, 1))
     user_row_N = _row_of(user_id_N, users, "user_id")
     movie_row_N = _row_of(movie_id_N, movies, "movie_id")
     columns: dict[str, Column] = {
@@ -137,7 +150,7 @@ def prepare(raw: RawMovieLens) -> dict[str, pa.Table]:
         **_columns(ratings),
         "recent_liked": recent_before(liked_events, user_id_N, time_N, length=HISTORY_LENGTH),
         "liked": pa.array(liked_N.astype(np.int8)),
-        "loved": pa.array((rating_N >= LOVED_FROM).astype(np.int8)),
+        "loved": pa.array((rating_N >= form.loved_from).astype(np.int8)),
         "split": temporal_split(time_N, tie_breakers=(user_id_N, movie_id_N)),
     }
     after_all_U = np.full(users.num_rows, time_N.max() + 1)
@@ -153,9 +166,9 @@ def prepare(raw: RawMovieLens) -> dict[str, pa.Table]:
         "event_time": pa.array(_last_time(movie_row_N, time_N, movies.num_rows)),
     }
     return {
-        "examples": _table(columns, EXAMPLES),
-        "users": _table(user_columns, USERS),
-        "items": _table(item_columns, ITEMS),
+        "examples": _table(columns, form.examples),
+        "users": _table(user_columns, form.users),
+        "items": _table(item_columns, form.items),
     }
 
 

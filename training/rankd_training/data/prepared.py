@@ -46,11 +46,11 @@ class TableFile:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The content of `dataset.json`. Times are seconds since 1970, UTC."""
+    """The content of `dataset.json`. Times are seconds since 1970, UTC; None where a table knows no time."""
 
     provenance: Provenance
-    first_event_s: int
-    last_event_s: int
+    first_event_s: int | None
+    last_event_s: int | None
     files: Mapping[str, TableFile]
 
     def to_json(self) -> str:
@@ -69,7 +69,11 @@ class Record:
 
 
 def publish(
-    folder: Path, tables: Mapping[str, pa.Table], provenance: Provenance, *, time_column: tuple[str, str]
+    folder: Path,
+    tables: Mapping[str, pa.Table],
+    provenance: Provenance,
+    *,
+    time_column: tuple[str, str] | None,
 ) -> Record:
     """Write `tables` as NAME.parquet beside their record, and let `folder` appear whole.
 
@@ -77,14 +81,17 @@ def publish(
         folder: the place to appear at; what is there is replaced.
         tables: by name.
         provenance: recorded as given.
-        time_column: table and column whose extremes are the data's first and last event, in seconds.
+        time_column: table and column whose extremes are the data's first and last event, in seconds, if any.
     """
     staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     staging.mkdir(parents=True)
     try:
         files = {f"{name}.parquet": _write(staging / f"{name}.parquet", tables[name]) for name in tables}
-        time_N = tables[time_column[0]][time_column[1]].to_numpy()
-        record = Record(provenance, int(time_N.min()), int(time_N.max()), files)
+        first_s = last_s = None
+        if time_column is not None:
+            time_N = tables[time_column[0]][time_column[1]].to_numpy()
+            first_s, last_s = int(time_N.min()), int(time_N.max())
+        record = Record(provenance, first_s, last_s, files)
         (staging / RECORD_FILE).write_text(record.to_json(), encoding="utf-8")
         _replace(folder, staging)
     finally:

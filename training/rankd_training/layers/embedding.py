@@ -76,7 +76,10 @@ class FeatureEmbedding(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs by signature name -> user's slots [R, Su, E] and items' slots [N, Si, E]."""
         read = self._reader()
-        return self.user_side(features, read), self.item_side(features, read)
+        item_NSE = self.item_side(features, read)
+        # A table without users: its other side has as many rows, and no slot.
+        user_RSE = self.user_side(features, read) if self.num_user_slots else item_NSE[:, :0]
+        return user_RSE, item_NSE
 
     def train_through(self, reader: RowReader | None) -> None:
         """Let training read the table through an optimiser, which brings rows up to date; None ends that."""
@@ -115,6 +118,14 @@ class FeatureEmbedding(nn.Module):
                 self.table.weight[rows].uniform_(-bound, bound)
         for side in (self.user_side, self.item_side):
             side.initialise(std)
+
+    @torch.no_grad()
+    def zero_columns(self, columns: slice) -> None:
+        """Start some numbers of every slot at zero, such as the weights of a linear term."""
+        self.table.weight[:, columns] = 0.0
+        for side in (self.user_side, self.item_side):
+            if side.scale_VE is not None:
+                side.scale_VE[:, columns] = 0.0
 
 
 class _Shape(Enum):

@@ -3,7 +3,9 @@
 Exact, because a linear layer over a concatenation is the sum of one layer a part. At serving R is 1 and N
 is hundreds of candidates, so the user's columns cost next to nothing.
 
-Legend: R user rows, N candidates, I inputs of the user's or item's side, O outputs.
+A table without users has candidates only: nothing is gathered then, and the weights are the item's alone.
+
+Legend: R user rows, N candidates, I inputs of the user's or item's side, O outputs, S slots, E their width.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["SplitLinear", "join_sides"]
+__all__ = ["SplitLinear", "flat", "join_sides"]
 
 
 class SplitLinear(nn.Module):
@@ -26,6 +28,9 @@ class SplitLinear(nn.Module):
 
     def forward(self, user_RI: Tensor, item_NI: Tensor, row_N: Tensor) -> Tensor:
         """-> [N, O]; `row_N` says which user row a candidate belongs to."""
+        if not self.user_width:  # a table without users
+            item_NO = torch.matmul(item_NI, self.weight_IO)
+            return item_NO if self.bias_O is None else item_NO + self.bias_O
         user_RO = torch.matmul(user_RI, self.weight_IO[: self.user_width])
         if self.bias_O is not None:
             user_RO = user_RO + self.bias_O
@@ -34,4 +39,12 @@ class SplitLinear(nn.Module):
 
 def join_sides(user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> Tensor:
     """Slots of both sides for every candidate -> [N, Su + Si, E]."""
+    if not user_RSE.shape[1]:  # a table without users
+        return item_NSE
     return torch.cat([user_RSE.index_select(0, row_N), item_NSE], dim=1)
+
+
+def flat(slots_RSE: Tensor) -> Tensor:
+    """Slots side by side -> [R, S E]; a side without slots is R rows of nothing."""
+    _, num_slots, width = slots_RSE.shape
+    return slots_RSE.reshape(-1, num_slots * width) if num_slots else slots_RSE.flatten(1)

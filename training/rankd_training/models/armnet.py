@@ -23,7 +23,7 @@ from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.exponential import ExponentialNeurons
 from rankd_training.layers.heads import linear
 from rankd_training.layers.normalised import BatchNorm, NormalisedHead
-from rankd_training.layers.split import SplitLinear, join_sides
+from rankd_training.layers.split import SplitLinear, flat, join_sides
 
 __all__ = ["ARMNet", "ARMNetConfig"]
 
@@ -99,6 +99,11 @@ class ARMNet(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Inputs by signature name -> logits [N, T]."""
+        logits, _ = self.explained(features)
+        return logits
+
+    def explained(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Inputs by signature name -> logits [N, T] and w [N, S, O], what each neuron takes of each slot."""
         row_N = features[ROW]
         user_RSX, item_NSX = self.embedding(self._bounded(features))
         width = self.config.embedding_width
@@ -109,7 +114,7 @@ class ARMNet(nn.Module):
         logits: Tensor = self.head(self.first(normal_N))
         if self.deep is not None:  # ARM-Net+
             logits = self.deep(logits, user_RSX[:, :, width:], item_NSX[:, :, width:], row_N)
-        return logits
+        return logits, weight_NSO
 
     def field_weights(self, features: Mapping[str, Tensor]) -> Tensor:
         """How much each neuron takes of each slot for each candidate -> w [N, S, O]."""
@@ -132,18 +137,15 @@ class _Deep(nn.Module):
 
     def __init__(self, num_user: int, num_item: int, num_tasks: int, config: ARMNetConfig) -> None:
         super().__init__()
-        self.user_width = num_user * config.embedding_width
-        self.item_width = num_item * config.embedding_width
-        self.first = SplitLinear(self.user_width, self.item_width, config.deep_hidden[0])
+        width = config.embedding_width
+        self.first = SplitLinear(num_user * width, num_item * width, config.deep_hidden[0])
         self.head = NormalisedHead(config.deep_hidden, num_tasks, dropout=config.dropout)
         self.share_2T = nn.Parameter(torch.full((2, num_tasks), 0.5))
         self.bias_T = nn.Parameter(torch.zeros(num_tasks))
 
     def forward(self, arm_NT: Tensor, user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> Tensor:
         """ARM-Net's logits and the deep network's slots -> logits [N, T]."""
-        user_RI = user_RSE.reshape(-1, self.user_width)
-        item_NI = item_NSE.reshape(-1, self.item_width)
-        deep_NT: Tensor = self.head(self.first(user_RI, item_NI, row_N))
+        deep_NT: Tensor = self.head(self.first(flat(user_RSE), flat(item_NSE), row_N))
         return arm_NT * self.share_2T[0] + deep_NT * self.share_2T[1] + self.bias_T
 
 

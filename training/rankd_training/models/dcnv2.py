@@ -21,7 +21,7 @@ from rankd_training.errors import SettingError
 from rankd_training.layers.crossing import CrossNetwork
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.heads import Tower, linear
-from rankd_training.layers.split import SplitLinear, join_sides
+from rankd_training.layers.split import SplitLinear, flat, join_sides
 
 __all__ = ["DCNv2", "DCNv2Config"]
 
@@ -83,9 +83,8 @@ class DCNv2(nn.Module):
         """Inputs by signature name -> logits [N, T]."""
         row_N = features[ROW]
         user_RSE, item_NSE = self.embedding(features)
-        user_RD = user_RSE.reshape(-1, self.user_width)
-        item_ND = item_NSE.reshape(-1, self.item_width)
-        x0_ND = join_sides(user_RSE, item_NSE, row_N).reshape(-1, self.user_width + self.item_width)
+        user_RD, item_ND = flat(user_RSE), flat(item_NSE)
+        x0_ND = flat(join_sides(user_RSE, item_NSE, row_N))
 
         crossed_ND = self.cross(user_RD, item_ND, x0_ND, row_N)  # section 3.2
         if self.config.structure == "parallel":  # section 3.4, figure 1b

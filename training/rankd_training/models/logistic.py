@@ -46,6 +46,9 @@ class LogisticRegression(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Inputs by signature name -> logits [N, T]."""
         user_RST, item_NST = self.embedding(features)
+        if not self.embedding.num_user_slots:  # a table without users
+            item_NT: Tensor = item_NST.sum(1) + self.bias_T
+            return item_NT
         user_RT = user_RST.sum(1) + self.bias_T
         logits: Tensor = user_RT.index_select(0, features[ROW]) + item_NST.sum(1)
         return logits

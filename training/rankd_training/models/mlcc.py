@@ -23,9 +23,9 @@ from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.gating import SlotGate
 from rankd_training.layers.heads import Tower, linear
-from rankd_training.layers.split import SplitLinear, join_sides
+from rankd_training.layers.split import SplitLinear, flat, join_sides
 
-__all__ = ["MLCC", "Crossing", "MLCCConfig"]
+__all__ = ["MLCC", "Crossing", "MLCCConfig", "MLCCLayer"]
 
 _ACTIVATIONS = {"none": nn.Identity, "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
 
@@ -42,6 +42,9 @@ class MLCCConfig:
         keep: which crosses go on besides the last: 0 is the embedding itself, l is dynamic layer l.
         cross_activation: after every dynamic layer but the last; published runs have none.
         local_width: E2, numbers a slot after the local compressor.
+        layers: how often slots are crossed; the published model has one. Before the last, the local
+            compressor keeps a slot's C E numbers, so that the next layer can cross them again. Ours.
+        residual: a layer before the last adds the slots it read to those it makes. Ours.
         hidden: widths of the final network.
         dropout: share of units dropped in the final network.
         embedding_std: initial standard deviation of embeddings. The published initialisation is None
@@ -56,29 +59,27 @@ class MLCCConfig:
     keep: tuple[int, ...] = (0, 1)
     cross_activation: Literal["none", "relu", "tanh", "sigmoid"] = "none"
     local_width: int = 8
+    layers: int = 1
+    residual: bool = True
     hidden: tuple[int, ...] = (256, 128, 64, 32)
     dropout: float = 0.2
     embedding_std: float | None = 0.01
 
 
 class MLCC(nn.Module):
-    """Global compressor and layered crossing per channel; then one local compressor, gate and tower."""
+    """Layers that cross the slots, one as published, then a tower over what the last one makes of them."""
 
     def __init__(self, schema: FeatureSchema, config: MLCCConfig) -> None:
         super().__init__()
         _check(config)
         self.schema, self.config = schema, config
-        self.embedding = FeatureEmbedding(
-            schema, config.embedding_width * config.channels, std=config.embedding_std
-        )
-        num_user, num_item = self.embedding.num_user_slots, self.embedding.num_item_slots
-        channels = [Crossing(num_user, num_item, config) for _ in range(config.channels)]
-        self.channels = nn.ModuleList(channels)
-        crossed_width = sum(channel.out_width for channel in channels)
-        raw_width = self.embedding.width if 0 in config.keep else 0
-        self.local = _LocalCompressor(num_user, num_item, crossed_width, raw_width, config.local_width)
-        self.gate = SlotGate(num_user + num_item)
-        self.flat_width = (num_user + num_item) * config.local_width
+        width = config.embedding_width * config.channels
+        self.embedding = FeatureEmbedding(schema, width, std=config.embedding_std)
+        self.num_user, num_item = self.embedding.num_user_slots, self.embedding.num_item_slots
+        widths = [width] * (config.layers - 1)
+        self.inner = nn.ModuleList(MLCCLayer(self.num_user, num_item, config, out) for out in widths)
+        self.last = MLCCLayer(self.num_user, num_item, config, config.local_width)
+        self.flat_width = (self.num_user + num_item) * config.local_width
         self.tower = Tower(self.flat_width, config.hidden, dropout=config.dropout)
         self.head = linear(self.tower.out_width, len(schema.tasks))
 
@@ -86,15 +87,40 @@ class MLCC(nn.Module):
         """Inputs by signature name -> logits [N, T]."""
         row_N = features[ROW]
         user_RSX, item_NSX = self.embedding(features)
-        width = self.config.embedding_width
-        crossed = []
-        for c, channel in enumerate(self.channels):
-            mine = slice(c * width, (c + 1) * width)  # X_c: columns cE to (c+1)E of every slot
-            crossed.append(channel(user_RSX[:, :, mine], item_NSX[:, :, mine], row_N))
-        crossed_NSK = crossed[0] if len(crossed) == 1 else torch.cat(crossed, dim=2)  # concat_c U_c
-        local_NSO = self.gate(self.local(crossed_NSK, user_RSX, item_NSX, row_N))  # LC, SE
+        for layer in self.inner:
+            made_NSX = layer(user_RSX, item_NSX, row_N)
+            if self.config.residual:
+                made_NSX = made_NSX + join_sides(user_RSX, item_NSX, row_N)
+            # From here on a user's slots know the candidate: every candidate has a user row of its own.
+            user_RSX, item_NSX = made_NSX[:, : self.num_user], made_NSX[:, self.num_user :]
+            row_N = torch.arange(made_NSX.shape[0], device=row_N.device)
+        local_NSO = self.last(user_RSX, item_NSX, row_N)
         logits: Tensor = self.head(self.tower(local_NSO.reshape(-1, self.flat_width)))
         return logits
+
+
+class MLCCLayer(nn.Module):
+    """Global compressor and layered crossing per channel; then one local compressor and gate."""
+
+    def __init__(self, num_user_slots: int, num_item_slots: int, config: MLCCConfig, out_width: int) -> None:
+        super().__init__()
+        self.width = config.embedding_width
+        channels = [Crossing(num_user_slots, num_item_slots, config) for _ in range(config.channels)]
+        self.channels = nn.ModuleList(channels)
+        crossed_width = sum(channel.out_width for channel in channels)
+        raw_width = config.channels * config.embedding_width if 0 in config.keep else 0
+        self.local = _LocalCompressor(num_user_slots, num_item_slots, crossed_width, raw_width, out_width)
+        self.gate = SlotGate(num_user_slots + num_item_slots)
+
+    def forward(self, user_RSX: Tensor, item_NSX: Tensor, row_N: Tensor) -> Tensor:
+        """-> O [N, S, out width]."""
+        crossed = []
+        for c, channel in enumerate(self.channels):
+            mine = slice(c * self.width, (c + 1) * self.width)  # X_c: columns cE to (c+1)E of every slot
+            crossed.append(channel(user_RSX[:, :, mine], item_NSX[:, :, mine], row_N))
+        crossed_NSK = crossed[0] if len(crossed) == 1 else torch.cat(crossed, dim=2)  # concat_c U_c
+        gated: Tensor = self.gate(self.local(crossed_NSK, user_RSX, item_NSX, row_N))  # LC, SE
+        return gated
 
 
 class Crossing(nn.Module):
@@ -123,9 +149,7 @@ class Crossing(nn.Module):
 
     def crosses(self, user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> list[Tensor]:
         """Z_1 to Z_L, each [N, S, H d_l]."""
-        global_NG = self.compress(
-            user_RSE.reshape(-1, self.user_width), item_NSE.reshape(-1, self.item_width), row_N
-        )
+        global_NG = self.compress(flat(user_RSE), flat(item_NSE), row_N)
         weights = torch.split(global_NG, self.sizes, dim=1)  # A_{c,l}
         heads, slots = self.heads, self.num_slots
         # Columns of A_{c,1} are ordered (E, H, d_1): all heads are one batched product, with no transpose.
@@ -169,9 +193,11 @@ class _LocalCompressor(nn.Module):
         local_SNO = _per_slot(crossed_NSK, self.weight_SKO[:, : self.crossed_width])
         if self.raw_width:
             raw_SXO = self.weight_SKO[:, self.crossed_width :]
-            user_SRO = _per_slot(user_RSX, raw_SXO[: self.num_user_slots])
-            item_SNO = _per_slot(item_NSX, raw_SXO[self.num_user_slots :])
-            local_SNO = local_SNO + torch.cat([user_SRO.index_select(1, row_N), item_SNO], dim=0)
+            raw_SNO = _per_slot(item_NSX, raw_SXO[self.num_user_slots :])
+            if self.num_user_slots:
+                user_SRO = _per_slot(user_RSX, raw_SXO[: self.num_user_slots])
+                raw_SNO = torch.cat([user_SRO.index_select(1, row_N), raw_SNO], dim=0)
+            local_SNO = local_SNO + raw_SNO
         return local_SNO.transpose(0, 1)
 
 
@@ -181,11 +207,11 @@ def _per_slot(x_NSK: Tensor, weight_SKO: Tensor) -> Tensor:
 
 
 def _check(config: MLCCConfig) -> None:
-    if config.channels < 1 or config.heads < 1 or not config.dynamic_widths:
-        raise SettingError(
-            f"channels {config.channels}, heads {config.heads}, dynamic_widths {config.dynamic_widths}: "
-            "expected at least one of each"
-        )
+    for name in ("channels", "heads", "layers"):
+        if getattr(config, name) < 1:
+            raise SettingError(f"{name}: expected at least 1, got {getattr(config, name)}")
+    if not config.dynamic_widths or min(config.dynamic_widths) < 1:
+        raise SettingError(f"dynamic_widths {config.dynamic_widths}: expected one or more, each at least 1")
     last = len(config.dynamic_widths)
     if not set(config.keep) <= set(range(last + 1)):
         raise SettingError(

@@ -15,54 +15,61 @@ from torch import Tensor
 from torch.nn import functional
 
 from rankd_contract.signature import ROW
-from rankd_training.models.mlcc import MLCC, Crossing
+from rankd_training.models.mlcc import MLCC, Crossing, MLCCConfig, MLCCLayer
 
 __all__ = ["equations"]
 
 
 def equations(model: MLCC, features: Mapping[str, Tensor]) -> Tensor:
     """Inputs by signature name -> logits [N, T], with dropout off."""
-    config = model.config
     user_RSX, item_NSX = model.embedding(features)
     x_NSX = torch.cat([user_RSX[features[ROW]], item_NSX], dim=1)
+    for layer in model.inner:
+        assert isinstance(layer, MLCCLayer)
+        made_NSX = _layer(layer, model.config, x_NSX)
+        x_NSX = x_NSX + made_NSX if model.config.residual else made_NSX
+    x = _layer(model.last, model.config, x_NSX).flatten(1)
+    for module in model.tower.layers:
+        x = x if isinstance(module, torch.nn.Dropout) else module(x)
+    logits: Tensor = model.head(x)
+    return logits
+
+
+def _layer(layer: MLCCLayer, config: MLCCConfig, x_NSX: Tensor) -> Tensor:
+    """-> O [N, S, width after the local compressor]."""
     num_candidates, num_slots, _ = x_NSX.shape
     widths = (config.embedding_width, *config.dynamic_widths)
     last = len(config.dynamic_widths)
-    kept = [layer for layer in range(1, last + 1) if layer == last or layer in config.keep]
+    kept = [at for at in range(1, last + 1) if at == last or at in config.keep]
 
     crossed = []
-    for c, channel in enumerate(model.channels):
+    for c, channel in enumerate(layer.channels):
         assert isinstance(channel, Crossing)
         x_NSE = x_NSX[:, :, c * widths[0] : (c + 1) * widths[0]]
         # GC: g_c = x_c W1_c
         g_NG = x_NSE.reshape(num_candidates, -1) @ channel.compress.weight_IO
         z_NHSD = x_NSE[:, None].expand(-1, config.heads, -1, -1)  # Z_0
-        layers = {}
-        for layer, a_NHDD in enumerate(_dynamic_weights(g_NG, config.heads, widths), start=1):
+        made = {}
+        for at, a_NHDD in enumerate(_dynamic_weights(g_NG, config.heads, widths), start=1):
             z_NHSD = torch.einsum("nhsi,nhio->nhso", z_NHSD, a_NHDD)  # PLC: Z_l = phi_l(Z_{l-1} A_{c,l})
-            if layer < last:
+            if at < last:
                 z_NHSD = _phi(z_NHSD, config.cross_activation)
-            layers[layer] = z_NHSD
-        u_NHSK = torch.cat([layers[layer] for layer in kept], dim=3)
+            made[at] = z_NHSD
+        u_NHSK = torch.cat([made[at] for at in kept], dim=3)
         crossed.append(u_NHSK.transpose(1, 2).reshape(num_candidates, num_slots, -1))
 
     # LC: R_s = V_s W2_s
     v_NSK = torch.cat([*crossed, x_NSX] if 0 in config.keep else crossed, dim=2)
-    kept_widths = [widths[layer] for layer in kept]
+    kept_widths = [widths[at] for at in kept]
     printed = _printed_rows(config.channels, config.heads, kept_widths, v_NSK.shape[2])
-    r_NSO = torch.einsum("nsk,sko->nso", v_NSK, model.local.weight_SKO[:, printed])
+    r_NSO = torch.einsum("nsk,sko->nso", v_NSK, layer.local.weight_SKO[:, printed])
 
     # SE: z = mean over E2, a = sigmoid(LN(relu(z Wa + ba)) Wb + bb), O = a R
-    gate = model.gate
+    gate = layer.gate
     z_NS = torch.relu(r_NSO.mean(2) @ gate.squeeze.weight.T + gate.squeeze.bias)
     z_NS = functional.layer_norm(z_NS, z_NS.shape[1:])
     a_NS = torch.sigmoid(z_NS @ gate.excite.weight.T + gate.excite.bias)
-    x = (a_NS[:, :, None] * r_NSO).reshape(num_candidates, -1)
-
-    for module in model.tower.layers:
-        x = x if isinstance(module, torch.nn.Dropout) else module(x)
-    logits: Tensor = model.head(x)
-    return logits
+    return a_NS[:, :, None] * r_NSO
 
 
 def _dynamic_weights(g_NG: Tensor, heads: int, widths: Sequence[int]) -> list[Tensor]:

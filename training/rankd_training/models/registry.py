@@ -2,44 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from rankd_contract.schema import FeatureSchema
 from rankd_training.config import read_config
 from rankd_training.errors import SettingError, UnknownModel
 from rankd_training.models.armnet import ARMNet, ARMNetConfig
 from rankd_training.models.dcnv2 import DCNv2, DCNv2Config
+from rankd_training.models.deepfm import DeepFM, DeepFMConfig
+from rankd_training.models.dlrm import DLRM, DLRMConfig
+from rankd_training.models.dnn import DNN, DNNConfig
+from rankd_training.models.fm import FactorizationMachine, FMConfig
 from rankd_training.models.infnet import INFNet
 from rankd_training.models.infnet_config import INFNetConfig
 from rankd_training.models.logistic import LogisticConfig, LogisticRegression
 from rankd_training.models.mlcc import MLCC, MLCCConfig
+from rankd_training.models.mmoe import MMoE, MMoEConfig
+from rankd_training.models.optinter import OptInter, OptInterConfig
+from rankd_training.models.ple import PLE, PLEConfig
+from rankd_training.models.wukong import Wukong, WukongConfig
 
 __all__ = ["RankingConfig", "RankingModel", "build", "config_type", "name_of", "names"]
 
-RankingConfig = MLCCConfig | INFNetConfig | ARMNetConfig | DCNv2Config | LogisticConfig
-RankingModel = MLCC | INFNet | ARMNet | DCNv2 | LogisticRegression
+RankingConfig = (
+    MLCCConfig
+    | INFNetConfig
+    | ARMNetConfig
+    | DCNv2Config
+    | WukongConfig
+    | DLRMConfig
+    | DeepFMConfig
+    | MMoEConfig
+    | PLEConfig
+    | OptInterConfig
+    | DNNConfig
+    | FMConfig
+    | LogisticConfig
+)
+RankingModel = (
+    MLCC
+    | INFNet
+    | ARMNet
+    | DCNv2
+    | Wukong
+    | DLRM
+    | DeepFM
+    | MMoE
+    | PLE
+    | OptInter
+    | DNN
+    | FactorizationMachine
+    | LogisticRegression
+)
 
-_CONFIGS: Mapping[str, type[RankingConfig]] = {
-    "mlcc": MLCCConfig,
-    "infnet": INFNetConfig,
-    "armnet": ARMNetConfig,
-    "dcnv2": DCNv2Config,
-    "lr": LogisticConfig,
+
+class _Entry(NamedTuple):
+    """A config and what builds a model of it; the builder takes that config only."""
+
+    config: type[RankingConfig]
+    build: Callable[[FeatureSchema, Any], RankingModel]
+
+
+_MODELS: Mapping[str, _Entry] = {
+    "mlcc": _Entry(MLCCConfig, MLCC),
+    "infnet": _Entry(INFNetConfig, INFNet),
+    "armnet": _Entry(ARMNetConfig, ARMNet),
+    "dcnv2": _Entry(DCNv2Config, DCNv2),
+    "wukong": _Entry(WukongConfig, Wukong),
+    "dlrm": _Entry(DLRMConfig, DLRM),
+    "deepfm": _Entry(DeepFMConfig, DeepFM),
+    "mmoe": _Entry(MMoEConfig, MMoE),
+    "ple": _Entry(PLEConfig, PLE),
+    "optinter": _Entry(OptInterConfig, OptInter),
+    "dnn": _Entry(DNNConfig, DNN),
+    "fm": _Entry(FMConfig, FactorizationMachine),
+    "lr": _Entry(LogisticConfig, LogisticRegression),
 }
 
 
 def names() -> list[str]:
     """Return the names of all models."""
-    return list(_CONFIGS)
+    return list(_MODELS)
 
 
 def config_type(name: str) -> type[RankingConfig]:
     """Return the config dataclass of a model. Raises UnknownModel."""
-    try:
-        return _CONFIGS[name]
-    except KeyError:
-        raise UnknownModel(name, names()) from None
+    return _entry(name).config
 
 
 def build(name: str, schema: FeatureSchema, config: Mapping[str, Any] | RankingConfig) -> RankingModel:
@@ -54,24 +103,21 @@ def build(name: str, schema: FeatureSchema, config: Mapping[str, Any] | RankingC
         UnknownModel: no model has that name.
         SettingError: the config is another model's, or a setting is unknown or wrong.
     """
-    expected = config_type(name)
+    entry = _entry(name)
     if isinstance(config, Mapping):
-        config = read_config(expected, config)
-    if not isinstance(config, expected):
-        raise SettingError(f"model '{name}' takes {expected.__name__}, got {type(config).__name__}")
-    match config:
-        case MLCCConfig():
-            return MLCC(schema, config)
-        case INFNetConfig():
-            return INFNet(schema, config)
-        case DCNv2Config():
-            return DCNv2(schema, config)
-        case ARMNetConfig():
-            return ARMNet(schema, config)
-        case LogisticConfig():
-            return LogisticRegression(schema, config)
+        config = read_config(entry.config, config)
+    if not isinstance(config, entry.config):
+        raise SettingError(f"model '{name}' takes {entry.config.__name__}, got {type(config).__name__}")
+    return entry.build(schema, config)
 
 
 def name_of(model: RankingModel) -> str:
     """Return the name that `build` makes this model under."""
-    return next(name for name, config in _CONFIGS.items() if isinstance(model.config, config))
+    return next(name for name, entry in _MODELS.items() if isinstance(model.config, entry.config))
+
+
+def _entry(name: str) -> _Entry:
+    try:
+        return _MODELS[name]
+    except KeyError:
+        raise UnknownModel(name, names()) from None

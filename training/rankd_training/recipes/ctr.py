@@ -26,7 +26,7 @@ from rankd_training import checkpoint
 from rankd_training.batches import Batches
 from rankd_training.calibration import Calibrated, fit
 from rankd_training.errors import Diverged, ExamplesError, RunError, SettingError
-from rankd_training.examples import load_examples
+from rankd_training.examples import examples_of
 from rankd_training.learning import Learner, all_finite
 from rankd_training.losses import Loss
 from rankd_training.metrics import TaskMetrics, overall
@@ -100,7 +100,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
     schema = load_schema(settings.schema)
     schema_text = settings.schema.read_bytes()
     unknowns = UnknownValues(schema, settings.unknown_rates)
-    examples = load_examples(settings.examples, schema, group_column=settings.group_column)
+    examples = examples_of(settings, schema)
     batches, train_n = Batches(examples), torch.from_numpy(examples.rows["train"])
 
     model = build(settings.model, schema, settings.model_config)

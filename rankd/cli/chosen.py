@@ -1,0 +1,151 @@
+"""Options that several verbs share: which examples, and settings from presets and files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rankd.cli.screen import download_bar, fail, wants
+
+if TYPE_CHECKING:
+    from rankd_training.trial import Source
+
+__all__ = [
+    "SCHEMA_FILE",
+    "DataName",
+    "ExamplesFile",
+    "Given",
+    "GroupColumn",
+    "SchemaFile",
+    "SettingsFile",
+    "SplitShares",
+    "SplitTime",
+    "given",
+    "merged",
+    "seeds_of",
+    "settings_files",
+    "settings_for",
+]
+
+SCHEMA_FILE = "schema.yaml"
+DataName = Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")]
+ExamplesFile = Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")]
+SchemaFile = Annotated[Path | None, typer.Option(help="Schema file of your examples.")]
+GroupColumn = Annotated[str | None, typer.Option(help="Whose row it is; default: the user view's key.")]
+SplitShares = Annotated[
+    str | None,
+    typer.Option("--split", help="Deal out rows by shares such as 80/10/10; default: their column `split`."),
+]
+SplitTime = Annotated[
+    str | None, typer.Option("--split-time", help="Column by which the latest rows are the test part.")
+]
+SettingsFile = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--settings",
+        help="YAML file of settings by model, as `rankd tune` writes; may be given several times.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """Examples with a name for people, and the words that name them on a command line without paths."""
+
+    name: str
+    source: Source
+    words: tuple[str, ...]
+    data: str | None
+
+
+def given(
+    data: str | None,
+    examples: Path | None,
+    schema: Path | None,
+    root: Path | None,
+    reading: dict[str, str | None],
+) -> Given:
+    """Find the examples that were asked for, downloading a named data set where needed.
+
+    `reading` has the options that say how rows are read, by the setting's name.
+    """
+    if examples is not None and schema is None and (examples / SCHEMA_FILE).is_file():
+        schema = examples / SCHEMA_FILE
+    if (data is None) == (examples is None) or (examples is None) != (schema is None):
+        fail("give --data NAME, or --examples FILE together with --schema FILE", 2)
+    with wants():
+        from rankd_training.data import catalog
+        from rankd_training.errors import DataError
+        from rankd_training.trial import Source
+
+    asked = {name: value for name, value in reading.items() if value is not None}
+    more = tuple(word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value))
+    if data is not None:
+        with wants(DataError), download_bar() as progress:
+            folder = catalog.get(data, root=root, progress=progress)
+            schema = catalog.describe(data).schema
+        source = Source(folder / "examples.parquet", schema, asked)
+        return Given(data, source, ("--data", data, *more), data)
+    assert examples is not None
+    assert schema is not None
+    for path in (examples, schema):
+        if not path.exists():
+            fail(f"{path}: there is no such file", 2)
+    words = ("--examples", examples.name, "--schema", schema.name, *more)
+    return Given(examples.stem, Source(examples, schema, asked), words, None)
+
+
+def settings_files(files: list[Path]) -> list[tuple[Path, dict[str, dict[str, Any]]]]:
+    """Read files of settings by model, refusing names that no model has."""
+    from rankd_training.errors import SettingError
+    from rankd_training.settings_file import read_settings_file
+    from rankd_training.trial import check_names
+
+    read = []
+    for path in files:
+        try:
+            found = read_settings_file(path)
+        except SettingError as error:
+            fail(str(error), 2)
+        try:
+            check_names(list(found))
+        except SettingError as error:
+            fail(f"{path}: {error}", 2)
+        read.append((path, found))
+    return read
+
+
+def settings_for(
+    data: str | None, model: str, files: list[tuple[Path, dict[str, dict[str, Any]]]]
+) -> tuple[dict[str, Any], str]:
+    """Return a model's settings, later files over earlier ones over the preset, and where they come from."""
+    from rankd_training.presets import preset
+
+    settings = preset(data, model)
+    origins = ["preset"] if settings else []
+    for path, by_model in files:
+        found = by_model.get(model)
+        if found is not None:
+            settings, origins = merged(settings, found), [*origins, path.name]
+    return settings, " + ".join(origins) or "defaults"
+
+
+def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Lay settings over others, the model's own one by one."""
+    configs = {**below.get("model_config", {}), **above.get("model_config", {})}
+    return {**below, **above, **({"model_config": configs} if configs else {})}
+
+
+def seeds_of(text: str) -> list[int]:
+    """Read `5` as the seeds 1 to 5, and `3,7` as these two."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        fail(f"--seeds {text}: expected how many, such as 5, or which, such as 1,2,3", 2)
+    seeds = numbers if len(numbers) > 1 else list(range(1, numbers[0] + 1))
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        fail(f"--seeds {text}: expected at least one seed, none twice, none below 0", 2)
+    return seeds

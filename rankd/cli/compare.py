@@ -1,0 +1,131 @@
+"""`rankd compare`: several models, several seeds, one set of examples; who is better, and is it chance?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rankd.cli.bars import TrialBar
+from rankd.cli.chosen import (
+    DataName,
+    ExamplesFile,
+    GroupColumn,
+    SchemaFile,
+    SettingsFile,
+    SplitShares,
+    SplitTime,
+    given,
+    seeds_of,
+    settings_files,
+    settings_for,
+)
+from rankd.cli.data import Root
+from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
+from rankd_contract.errors import ContractError
+
+if TYPE_CHECKING:
+    from rankd_training.trial import TrialResult
+
+__all__ = ["compare"]
+
+
+def compare(
+    models: Annotated[
+        str,
+        typer.Option(help="Names with commas between; the others are compared with the first, or `all`."),
+    ],
+    data: DataName = None,
+    examples: ExamplesFile = None,
+    schema: SchemaFile = None,
+    seeds: Annotated[str, typer.Option(help="How many, such as 5 (1 to 5), or which, such as 1,2,3.")] = "5",
+    settings: SettingsFile = None,
+    output: Annotated[
+        Path | None, typer.Option("--out", help="Folder for NAME.md and NAME.json; default: HOME/results.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the two files; default: the data's.")] = None,
+    group_column: GroupColumn = None,
+    split: SplitShares = None,
+    split_time: SplitTime = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Draws of users for the 95 % intervals.")] = 300,
+    again: Annotated[bool, typer.Option("--again", help="Train even what was trained before.")] = False,
+    date: Annotated[str | None, typer.Option(help="Date that the files say; default: today.")] = None,
+    home: Home = HOME,
+    root: Root = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train each model with each seed and compare them on test. Stopped, it goes on where it was.
+
+    Settings are presets, or come from --settings; choose them with `rankd tune`, which sees no test rows.
+    """
+    with wants():
+        from rankd_training import trial as trials
+        from rankd_training.comparison import Contestant
+        from rankd_training.comparison import compare as run_comparison
+        from rankd_training.comparison_text import comparison_markdown, comparison_table
+        from rankd_training.errors import SettingError, TrainingError
+        from rankd_training.provenance import made_by
+
+    names = trials.all_names() if models == "all" else [part.strip() for part in models.split(",")]
+    if len(set(names)) < len(names):
+        fail(f"--models {models}: a model is named twice", 2)
+    try:
+        trials.check_names(names)
+    except SettingError as error:
+        fail(f"--models: {error}", 2)
+    chosen_seeds = seeds_of(seeds)
+    reading = {"group_column": group_column, "split": split, "split_time": split_time}
+    rows = given(data, examples, schema, root, reading)
+    files = settings_files(settings or [])
+    contestants = [Contestant(one, *settings_for(rows.data, one, files)) for one in names]
+    title = name or rows.name
+    with wants(TrainingError, ContractError):
+        store = trials.TrialStore(home / "trials", rows.source)
+        with TrialBar(tell, len(names) * len(chosen_seeds)) as bar:
+            try:
+                report = run_comparison(
+                    contestants,
+                    chosen_seeds,
+                    store,
+                    again=again,
+                    resamples=resamples,
+                    begun=lambda trial: bar.begin(f"{trial.model}, seed {trial.seed}"),
+                    ended=lambda result: bar.end(_line(result)),
+                    progress=bar,
+                )
+            except SettingError as error:
+                fail(str(error), 2)
+            except KeyboardInterrupt:
+                fail("stopped; the same command goes on where this one was", 130)
+    words = ["rankd", "compare", *rows.words, "--models", models, "--seeds", seeds]
+    words += [word for path in settings or [] for word in ("--settings", path.name)]
+    words += ["--name", name] if name else []
+    words += ["--resamples", str(resamples)] if resamples != 300 else []  # noqa: PLR2004
+    words += ["--date", date] if date else []
+    today = date or datetime.now(UTC).date().isoformat()
+    whole = {"data": title, **made_by(shlex.join(words), today), **report}
+    folder = output or home / "results"
+    _write(folder, title, whole, comparison_markdown(whole))
+    if as_json:
+        print_json(whole)
+        return
+    out.print(comparison_table(whole))
+    out.print(f"\n{folder / title}.md and .json", soft_wrap=True)
+
+
+def _line(result: TrialResult) -> str:
+    aucs = "  ".join(f"{task} {found.auc or 0:.4f}" for task, found in result.metrics["valid"].items())
+    trial = result.trial
+    return f"{trial.model}, seed {trial.seed}: validation AUC {aucs}  [dim]{result.duration_s:.1f} s[/]"
+
+
+def _write(folder: Path, title: str, tree: dict[str, Any], text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{title}.json").write_text(
+        json.dumps(tree, indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
+    (folder / f"{title}.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,120 @@
+"""`rankd evaluate`: a run and examples in, metrics with intervals out, over all rows and by slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from rankd.cli.screen import JsonFlag, fail, out, print_json, tell, wants
+from rankd_contract.errors import ContractError
+
+if TYPE_CHECKING:
+    from rankd_training.evaluation import Evaluation, SliceMetrics
+    from rankd_training.intervals import Estimate
+
+__all__ = ["RunFolder", "SplitName", "evaluate"]
+
+RunFolder = Annotated[Path, typer.Argument(help="Folder of a training run (printed by `rankd train`).")]
+SplitName = Annotated[str, typer.Option(help="Which rows: train, valid or test.")]
+
+_MEASURES = {
+    "auc": "AUC",
+    "user_auc": "AUC per user",
+    "log_loss": "log loss",
+    "calibration_error": "ECE",
+}
+
+
+def evaluate(
+    run: RunFolder,
+    examples: Annotated[Path, typer.Option(help="Parquet file of labelled rows, columns as in training.")],
+    split: SplitName = "test",
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", help="Also by the values of this field or column; may be given several times."),
+    ] = None,
+    group_column: Annotated[
+        str | None, typer.Option(help="Whose row it is; default: what training took.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=1, help="Draws of users for the 95 % intervals.")] = 300,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say how good a run is on a split, with 95 % intervals, and where it is better or worse."""
+    with wants():
+        from rankd_training.errors import SettingError, TrainingError
+        from rankd_training.evaluation import evaluate_run, load_subject
+
+    with wants(TrainingError, ContractError), tell.status("reading and scoring") as status:
+        try:
+            subject = load_subject(run, examples, split=split, group_column=group_column)
+            found = evaluate_run(subject, by=by or (), resamples=resamples, progress=status.update)
+        except SettingError as error:
+            fail(str(error), 2)
+    if as_json:
+        print_json(
+            {
+                "run": str(run),
+                "model": subject.run.record["model"],
+                "examples_sha256": subject.examples.sha256,
+                "trained_on_this_file": subject.same_file,
+                **asdict(found),
+            }
+        )
+        return
+    if not subject.same_file:
+        tell.print("[dim]these are not the examples that the run was trained on[/]")
+    for table in _tables(found, subject.run.record["model"]):
+        out.print(table)
+
+
+def _tables(found: Evaluation, model: str) -> list[Table]:
+    users = f" of {found.users:,} users" if found.users < found.rows else ""
+    whole = Table(
+        title=f"{model}, {found.split}: {found.rows:,} rows{users}",
+        title_justify="left",
+        box=None,
+    )
+    whole.add_column("task")
+    whole.add_column("measure")
+    whole.add_column("value", justify="right")
+    whole.add_column("95 % interval", justify="right", style="dim")
+    for task, metrics in found.metrics.items():
+        for measure, title in _MEASURES.items():
+            if measure == "user_auc" and found.users == found.rows:
+                continue  # there are no users to rank for
+            whole.add_row(task, title, *_words(metrics[measure]))
+    return [whole, *(_slice_table(title, by_task) for title, by_task in found.slices.items())]
+
+
+def _slice_table(title: str, by_task: Mapping[str, Sequence[SliceMetrics]]) -> Table:
+    table = Table(title=f"\nby {title}", title_justify="left", box=None)
+    for column in ("task", title):
+        table.add_column(column)
+    for column in ("rows", "base rate", "mean score", "ECE", "AUC"):
+        table.add_column(column, justify="right")
+    table.add_column("95 % interval", justify="right", style="dim")
+    for task, pieces in by_task.items():
+        for piece in pieces:
+            table.add_row(
+                task,
+                piece.title,
+                f"{piece.rows:,}",
+                f"{piece.base_rate:.3f}",
+                f"{piece.mean_score:.3f}",
+                f"{piece.calibration_error:.4f}",
+                *_words(piece.auc),
+            )
+    return table
+
+
+def _words(estimate: Estimate | None) -> tuple[str, str]:
+    if estimate is None:
+        return "one class", ""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.4f}", "few users"
+    return f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}"

@@ -1,0 +1,223 @@
+"""The verbs that judge, compare, search and explain, each from its command line to its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from rankd.cli import app
+from rankd_training.recipes import ctr
+from rankd_training.settings import TrainSettings
+from tests.training.tables import examples_table, write
+
+SMALL = {"embedding_width": 4, "hidden": [8]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with examples, their schema, and a run."""
+    folder = tmp_path_factory.mktemp("judged")
+    examples, schema = write(folder)
+    ctr.train(TrainSettings(examples, schema, folder / "run", model_config=SMALL, epochs=2))
+    (folder / "settings.yaml").write_text("mlcc: {epochs: 1, model.hidden: [8]}\nlr: {epochs: 1}\n")
+    (folder / "space.yaml").write_text(
+        "learning_rate: {log: [1e-3, 1e-2]}\nmodel.hidden: {choice: [[8], [4]]}\n"
+    )
+    return folder
+
+
+def rankd(*arguments: str | Path, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def rows(place: Path) -> tuple[str | Path, ...]:
+    return "--examples", place / "examples.parquet", "--schema", place / "schema.yaml"
+
+
+def test_evaluate_gives_the_runs_own_metrics_and_slices(place: Path) -> None:
+    asked = (
+        "evaluate",
+        place / "run",
+        "--examples",
+        place / "examples.parquet",
+        "--by",
+        "hour",
+        "--resamples",
+        "5",
+    )
+    found = json.loads(rankd(*asked, "--json"))
+    written = json.loads((place / "run" / "metrics.json").read_text())
+    assert found["trained_on_this_file"]
+    assert found["metrics"]["click"]["auc"]["value"] == pytest.approx(written["test"]["click"]["auc"])
+    assert set(found["slices"]) == {"training rows of the user", "hour"}
+    text = rankd(*asked)
+    assert "95 % interval" in text
+    assert "by hour" in text
+    assert "'weekday'" in CliRunner().invoke(app, [*map(str, asked), "--by", "weekday"]).stderr
+
+
+def test_report_and_explain_write_their_pages(place: Path) -> None:
+    examples = ("--examples", place / "examples.parquet")
+    said = json.loads(
+        rankd("report", place / "run", *examples, "--shuffles", "1", "--resamples", "5", "--json")
+    )
+    assert Path(said["report"]) == place / "run" / "report.html"
+    assert "<svg" in Path(said["report"]).read_text()
+    page = place / "why.html"
+    asked = ("--top", "2", "--shuffles", "2", "--rows", "60", "--out", page)
+    found = json.loads(rankd("explain", place / "run", *examples, *asked, "--json"))
+    assert "<svg" in page.read_text()
+    assert len(found["pairs"]) == 1
+    assert json.loads((place / "why.json").read_text())["pairs"] == found["pairs"]
+    assert (
+        "named twice"
+        in CliRunner()
+        .invoke(app, [*map(str, ("explain", place / "run", *examples)), "--fields", "age,age"])
+        .stderr
+    )
+
+
+def test_compare_writes_both_files_and_finds_its_trials_again(place: Path) -> None:
+    asked = (
+        "compare",
+        *rows(place),
+        "--models",
+        "mlcc,lr",
+        "--seeds",
+        "2",
+        "--settings",
+        place / "settings.yaml",
+    )
+    asked += ("--home", place / "home", "--out", place / "results", "--name", "tiny", "--resamples", "5")
+    found: dict[str, Any] = json.loads(rankd(*asked, "--json"))
+    assert found["models"]["mlcc"]["settings"] == {"epochs": 1, "model_config": {"hidden": [8]}}
+    assert found["models"]["lr"]["settings_from"] == "settings.yaml"
+    assert found["command"].startswith(
+        "rankd compare --examples examples.parquet --schema schema.yaml --models"
+    )
+    assert str(place) not in json.dumps(found)
+    assert json.loads((place / "results" / "tiny.json").read_text()) == found
+    assert (place / "results" / "tiny.md").read_text().startswith("# Results on tiny\n")
+    before = {path: path.stat().st_mtime_ns for path in (place / "home" / "trials").glob("*/trial.json")}
+    assert len(before) == 4
+    assert "2 seeds" in rankd(*asked)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_rows_that_name_no_split_are_dealt_out_for_all_models_alike(place: Path, tmp_path: Path) -> None:
+    pq.write_table(examples_table().drop(["split"]), tmp_path / "rows.parquet")
+    asked: tuple[str | Path, ...] = (
+        "compare",
+        "--examples",
+        tmp_path / "rows.parquet",
+        "--schema",
+        place / "schema.yaml",
+        "--json",
+    )
+    asked += (
+        "--models",
+        "lr,popularity",
+        "--seeds",
+        "1",
+        "--settings",
+        place / "settings.yaml",
+        "--resamples",
+        "5",
+    )
+    found = json.loads(rankd(*asked, "--split", "60/20/20", "--home", tmp_path))
+    assert sum(found["rows"].values()) == 1200
+    assert found["rows"]["train"] == pytest.approx(720, abs=60)
+    assert "--split 60/20/20" in found["command"]
+
+
+def test_tune_writes_settings_that_train_and_compare_take(place: Path) -> None:
+    best = place / "best.yaml"
+    asked = (
+        "tune",
+        *rows(place),
+        "--model",
+        "mlcc",
+        "--space",
+        place / "space.yaml",
+        "--home",
+        place / "home",
+    )
+    asked += ("--settings", place / "settings.yaml", "--out", best)
+    first = json.loads(rankd(*asked, "--trials", "2", "--json"))
+    assert len(first["trials"]) == 2
+    more = rankd(*asked, "--trials", "3")
+    assert "the best of 3 trials" in more
+    chosen = yaml.safe_load(best.read_text())["mlcc"]
+    assert chosen["epochs"] == 1
+    assert 1e-3 <= chosen["learning_rate"] <= 1e-2
+    assert "test rows were not read" in best.read_text()
+    run = place / "tuned"
+    rankd("train", *rows(place), "--model", "mlcc", "--settings", best, "--output", run, "--report")
+    record = json.loads((run / "run.json").read_text())
+    assert record["settings"]["learning_rate"] == chosen["learning_rate"]
+    assert record["settings"]["model_config"] == {"hidden": chosen["model.hidden"]}
+    assert (run / "report.html").exists()
+    wrong = CliRunner().invoke(
+        app, [*map(str, ("train", *rows(place))), "--model", "lr", "--settings", str(best)]
+    )
+    assert wrong.exit_code == 2
+    assert "has settings for mlcc, not for lr" in wrong.stderr
+
+
+def test_scaling_writes_a_page_and_the_fits(place: Path) -> None:
+    asked = (
+        "scaling",
+        *rows(place),
+        "--axis",
+        "model.heads=1,2,3,4",
+        "--seeds",
+        "1",
+        "--home",
+        place / "home",
+    )
+    found = json.loads(
+        rankd(*asked, "--settings", place / "settings.yaml", "--out", place / "results", "--json")
+    )
+    assert found["axes"]["model.heads"]["values"] == [1, 2, 3, 4]
+    page = place / "results" / "scaling-examples-mlcc.html"
+    assert Path(found["report"]) == page
+    assert page.with_suffix(".json").exists()
+    assert str(place) not in page.read_text()
+    assert not list((place / "home" / "withheld").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        ("report no-such-run --examples x.parquet", 2, "no-such-run"),
+        ("explain no-such-run --examples x --out y.html", 1, "rankd train"),
+        ("compare --models lr", 2, "--data"),
+        ("compare --models lr,lr --data movielens-synthetic", 2, "twice"),
+        ("compare --models lr --examples x --schema y", 2, "no such file"),
+        ("compare --models lr,nobody --data movielens-synthetic", 2, "mlcc"),
+        ("compare --models lr --seeds 1,1 --data movielens-synthetic", 2, "--seeds"),
+        ("compare --models lr --data no-such-data", 1, "movielens-100k"),
+        (
+            "tune --model lr --space nowhere.yaml --data movielens-synthetic",
+            2,
+            "nowhere.yaml: cannot be read",
+        ),
+        ("scaling --model lr --data movielens-synthetic", 2, "--axis"),
+        ("scaling --axis model.heads=1 --data movielens-synthetic", 2, "model.heads=1,2,4,8"),
+    ],
+)
+def test_a_wrong_step_names_what_to_do_next(
+    words: str, code: int, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == code, result.output
+    assert hint in result.stderr

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rankd_contract.schema import Entity, FeatureSchema, Kind, TransformKind
+from rankd_contract.schema_file import parse_schema
+from rankd_training.data import schema_proposal
+from rankd_training.data.schema_proposal import Roles, propose_schema
+from rankd_training.errors import ExamplesError
+from rankd_training.recipes import ctr
+from rankd_training.settings import TrainSettings
+
+N = 3000
+
+
+def interactions() -> pa.Table:
+    rng = np.random.default_rng(4)
+    user, item = rng.integers(0, 400, N), rng.integers(0, 300, N)
+    country = np.array(["de", "fr", "it", "es"])[user % 4]
+    noise = rng.normal(size=N)
+    return pa.table(
+        {
+            "user_id": user,
+            "item_id": item,
+            "country": pa.array(country).dictionary_encode(),
+            "member": user % 3 == 0,
+            "brand": [f"brand-{i % 280}" for i in item],
+            "genres": [["a", "b", "c"][: i % 4] for i in item],
+            "price": pa.array([None if k % 50 == 0 else float(np.exp(3 * x)) for k, x in enumerate(noise)]),
+            "bids": np.where(rng.random(N) < 0.8, 0, rng.integers(100, 90_000, N)),
+            "temperature": noise.astype(np.float32),
+            "recent": [list(map(int, rng.integers(0, 300, k % 5))) for k in range(N)],
+            "timestamp": 1_700_000_000 + 3600 * np.arange(N),
+            "seen_at": pa.array(np.arange(N)).cast(pa.timestamp("s")),
+            "level": pa.array([None if k % 9 == 0 else [0.7, 2.0, 5.0][k % 3] for k in range(N)]),
+            "broken?": ["x"] * N,
+            "nothing": pa.nulls(N, pa.int64()),
+            "where": pa.array([{"x": 1}] * N),
+            "odd name!": rng.integers(0, 5, N),
+            "click": (noise + (item % 2) > 0.5).astype(np.int8),
+        }
+    )
+
+
+def proposed(tmp_path: Path, table: pa.Table | None = None, **roles: Any) -> tuple[str, FeatureSchema]:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(interactions() if table is None else table, path)
+    text = propose_schema(path, Roles(**roles), name="rows")
+    return text, parse_schema(text)
+
+
+def test_every_column_is_a_field_of_its_kind_or_says_why_not(tmp_path: Path) -> None:
+    text, schema = proposed(tmp_path)
+    fields = schema.fields
+    assert fields["user_id"].hash_buckets == 2048
+    assert fields["country"].vocabulary == ("de", "es", "fr", "it")
+    assert fields["member"].vocabulary == (False, True)
+    assert fields["brand"].hash_buckets == 2048
+    assert (fields["genres"].kind, fields["genres"].max_length) == (Kind.MULTI_VALUE, 3)
+    assert [t.kind for t in fields["price"].transforms] == [TransformKind.LOG1P, TransformKind.STANDARD]
+    assert [t.kind for t in fields["temperature"].transforms] == [TransformKind.STANDARD]
+    assert (fields["recent"].kind, fields["recent"].shares) == (Kind.SEQUENCE, "item_id")
+    assert fields["f_odd_name_"].source == "odd name!"
+    assert fields["level"].transforms[-1].edges == (2.0, 5.0)
+    assert fields["level"].default is None, "what is missing is an id of its own"
+    for why in (
+        "# broken?: the same in every row looked at (x)",
+        "# nothing: null in every row looked at, null in 100.0%",
+        "# where: no field reads columns of type struct<x: int64>; cast it",
+        "null in 2.0%",
+        "# brand: text, 280 values, hashed into 2,048 buckets",
+    ):
+        assert why in text
+    assert [task.label for task in schema.tasks] == ["click"]
+
+
+def test_a_value_that_fills_most_rows_has_a_bucket_of_its_own(tmp_path: Path) -> None:
+    _, schema = proposed(tmp_path)
+    bids = interactions()["bids"].to_numpy()
+    edges = schema.fields["bids"].transforms[-1].edges
+    assert edges[0] == bids[bids > 0].min()
+    counts = np.bincount(np.searchsorted(edges, bids, side="right"))
+    assert counts[0] == (bids == 0).sum()
+    assert counts[1:].max() < 3 * counts[1:].min()
+
+
+def test_columns_go_to_the_side_they_follow_from(tmp_path: Path) -> None:
+    _, schema = proposed(tmp_path)
+    of = {e: {f.name for v in schema.of(e) for f in v.fields} for e in Entity}
+    assert of[Entity.USER] == {"user_id", "country", "member", "recent"}
+    assert of[Entity.ITEM] == {"item_id", "brand", "genres"}
+    assert {"timestamp_hour", "timestamp_day", "seen_at_hour", "price"} <= of[Entity.CONTEXT]
+
+
+def test_without_user_and_item_the_rows_are_one_view_with_their_key(tmp_path: Path) -> None:
+    table = interactions().drop_columns(["user_id", "recent"])
+    _, schema = proposed(tmp_path, table)
+    (view,) = schema.views
+    assert (view.entity, view.key) == (Entity.ITEM, "timestamp")
+    text, schema = proposed(tmp_path, table.drop_columns(["timestamp", "seen_at"]))
+    assert schema.views[0].key == "id"
+    assert "No column tells the rows apart" in text
+
+
+def test_what_a_person_says_goes_before_what_is_guessed(tmp_path: Path) -> None:
+    table = interactions().append_column("bought", pa.array(np.arange(N) % 2))
+    _, schema = proposed(tmp_path, table, labels=("bought",), user="country", ignore=("click", "bids"))
+    assert [task.label for task in schema.tasks] == ["bought"]
+    assert schema.of(Entity.USER)[0].key == "country"
+    assert not {"click", "bids"} & set(schema.fields)
+
+
+def test_a_label_nobody_named_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ExamplesError, match="columns of 0 and 1 are member, win; say it with --label"):
+        proposed(tmp_path, interactions().rename_columns({"click": "win"}))
+    with pytest.raises(ExamplesError, match="did you mean 'click'"):
+        proposed(tmp_path, labels=("clicks",))
+
+
+def test_a_long_file_is_sampled_all_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema_proposal, "SAMPLE_ROWS", 40_000)
+    table = pa.table({"x": np.arange(100_000) // 5000, "label": np.arange(100_000) % 2})
+    text, schema = proposed(tmp_path, table)
+    assert "of 100,000 rows" in text
+    vocabulary = schema.fields["x"].vocabulary
+    assert vocabulary is not None
+    assert max(map(int, vocabulary)) > 15
+
+
+@pytest.mark.parametrize("model", ["mlcc", "lr"])
+def test_a_proposal_trains_as_it_is(tmp_path: Path, model: str) -> None:
+    text, _ = proposed(tmp_path)
+    (tmp_path / "schema.yaml").write_text(text)
+    settings = TrainSettings(
+        tmp_path / "rows.parquet", tmp_path / "schema.yaml", tmp_path / "run", model, epochs=2
+    )
+    result = ctr.train(settings)
+    assert "80/10/10 by a hash" in result.record.split_by
+    assert result.metrics["train"]["click"].auc is not None

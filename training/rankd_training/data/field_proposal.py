@@ -1,0 +1,180 @@
+"""One column of raw values -> the field a person might write for it, with the reason.
+
+Text and few whole numbers are looked up, ids are hashed, counts are cut into buckets of equal weight,
+measures are scaled. What cannot be a field (a constant, a type no field reads) says why.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+__all__ = ["Proposal", "is_time", "propose_field"]
+
+_MOST_VALUES = 256  # a longer vocabulary is nobody's to read
+_MOST_LEVELS = 32
+_MOST_BUCKETS = 1 << 22
+_SPARSE = 4  # whole numbers that leave out more than three in four are amounts, not names
+_EDGES = 20
+_LONGEST_LIST = 50
+_HEAVY_TAIL = 5.0  # standard deviations between mean and maximum
+_FEW_LEVELS = 2
+_YEARS_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
+_ID_NAME = re.compile(r"(^|_)(id|ids|uid|code|key|hash|zip|zipcode|ip)$|[a-z]Id$", re.IGNORECASE)
+_TIME_NAME = re.compile(r"(^|_)(time|timestamp|ts|at|date)($|_)", re.IGNORECASE)
+_HISTORY_NAME = re.compile(r"(^|_)(recent|last|hist|history|seq|sequence|clicked|viewed)", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Lines of YAML for one column (none where it cannot be a field), and why."""
+
+    fields: tuple[str, ...]
+    reason: str
+
+
+def is_time(name: str, column: Any) -> bool:
+    """Whether a column holds moments: timestamps, or seconds since 1970 under a name that says so."""
+    if pa.types.is_timestamp(column.type):
+        return True
+    if not pa.types.is_integer(column.type) or not _TIME_NAME.search(name):
+        return False
+    bounds: Any = pc.min_max(column).as_py()
+    low, high = _YEARS_S
+    return bounds["min"] is not None and low <= bounds["min"] and bounds["max"] < high
+
+
+def propose_field(name: str, column: Any, *, shares: str | None = None) -> Proposal:
+    """Propose a field for a column (Arrow, dictionaries decoded, not chunked).
+
+    Args:
+        name: of the column; a field has it too, with other characters for those that names cannot hold.
+        column: its values, or a sample of them.
+        shares: the field whose table a list of its ids should use, if it is one.
+    """
+    kind, seen = column.type, column.drop_null()
+    if not len(seen):
+        return Proposal((), "null in every row looked at")
+    if is_time(name, column):
+        derived = ("hour_of_day", "day_of_week")
+        fields = tuple(
+            _field(f"{name}_{d.split('_')[0]}", name, kind="categorical", derive=d) for d in derived
+        )
+        return Proposal(fields, "a time: its hour and weekday")
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _list(name, seen, shares)
+    if pa.types.is_nested(kind) or str(kind) == "uint64":
+        return Proposal((), f"no field reads columns of type {kind}; cast it")
+    values = seen.unique()
+    if len(values) < _FEW_LEVELS:
+        return Proposal((), f"the same in every row looked at ({_shown(values[0].as_py())})")
+    if pa.types.is_boolean(kind):
+        return Proposal(
+            (_field(name, kind="categorical", dtype="bool", vocabulary=[False, True]),), "true or false"
+        )
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return _lookup(name, "string", values, "text")
+    if pa.types.is_integer(kind):
+        return _integer(name, seen, values)
+    if pa.types.is_floating(kind):
+        return _measure(name, seen)
+    return Proposal((), f"no field reads columns of type {kind}; cast it")
+
+
+def _lookup(name: str, dtype: str, values: Any, what: str) -> Proposal:
+    if len(values) <= _MOST_VALUES:
+        vocabulary = sorted(values.to_pylist())
+        field = _field(name, kind="categorical", dtype=dtype, vocabulary=vocabulary)
+        return Proposal((field,), f"{what}, {len(values)} values")
+    buckets = _buckets(len(values))
+    field = _field(name, kind="categorical", dtype=dtype, hash=buckets)
+    return Proposal((field,), f"{what}, {len(values):,} values, hashed into {buckets:,} buckets")
+
+
+def _integer(name: str, seen: Any, values: Any) -> Proposal:
+    value_v = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    dense = np.ptp(value_v) < _SPARSE * len(value_v)
+    if _ID_NAME.search(name) or (dense and len(value_v) <= _MOST_VALUES) or len(value_v) == _FEW_LEVELS:
+        return _lookup(name, "int64", values, "whole numbers")
+    number_n = np.sort(seen.to_numpy(zero_copy_only=False).astype(np.float64))
+    # One value (zero, mostly) may fill more than a part: it gets its own, and the others are cut evenly.
+    starts = np.flatnonzero(np.r_[True, np.diff(number_n) > 0])
+    usual = number_n[starts[np.argmax(np.diff(np.r_[starts, len(number_n)]))]]
+    others_n = number_n[number_n != usual]
+    edges = np.quantile(others_n, np.linspace(0, 1, _EDGES + 1)[:-1], method="higher")
+    after = others_n[others_n > usual][:1]
+    edges = np.unique(np.concatenate([edges, [usual], after]))
+    transform = {"bucketize": [int(edge) for edge in edges[edges > number_n[0]]]}
+    field = _field(name, kind="numeric", dtype="int64", transform=transform)
+    return Proposal((field,), f"a count, {len(values):,} values, cut where each part has as many rows")
+
+
+def _measure(name: str, seen: Any) -> Proposal:
+    number_n = seen.to_numpy(zero_copy_only=False).astype(np.float64)
+    number_n = number_n[np.isfinite(number_n)]
+    if not len(number_n) or number_n.std() == 0:
+        return Proposal((), "the same in every row looked at, or never finite")
+    levels = np.unique(number_n.astype(np.float32))
+    if len(levels) <= _MOST_LEVELS:  # codes, as they are stored where some are missing
+        transform = {"bucketize": [float(str(level)) for level in levels[1:]]}
+        field = _field(name, kind="numeric", dtype="float32", transform=transform)
+        return Proposal((field,), f"numbers, {len(levels)} values, a bucket each")
+    middle = float(np.median(number_n))
+    heavy = number_n.min() >= 0 and number_n.max() > number_n.mean() + _HEAVY_TAIL * number_n.std()
+    scaled_n = np.log1p(number_n) if heavy else number_n
+    standard = {"standard": {"mean": _short(scaled_n.mean()), "std": _short(scaled_n.std())}}
+    steps: Any = ["log1p", standard] if heavy else standard
+    field = _field(name, kind="numeric", dtype="float32", default=_short(middle), transform=steps)
+    return Proposal((field,), "a measure with a long tail" if heavy else "a measure")
+
+
+def _list(name: str, seen: Any, shares: str | None) -> Proposal:
+    items = seen.flatten()
+    kind = items.type
+    if items.null_count or not (pa.types.is_integer(kind) or pa.types.is_string(kind)):
+        return Proposal((), f"no field reads lists of {kind}{' with nulls' * bool(items.null_count)}")
+    if not len(items):
+        return Proposal((), "empty in every row looked at")
+    lengths = pc.list_value_length(seen).to_numpy(zero_copy_only=False)
+    longest = max(1, min(int(np.quantile(lengths, 0.95)), _LONGEST_LIST))
+    history = shares is not None or _HISTORY_NAME.search(name) is not None
+    settings: dict[str, Any] = {"kind": "sequence" if history else "multi_value"}
+    settings["dtype"] = "int64" if pa.types.is_integer(kind) else "string"
+    settings |= {"shares": shares} if shares else {"hash": _buckets(len(items.unique()))}
+    field = _field(name, **settings, max_length=longest)
+    return Proposal((field,), "a history, newest first" if history else "several values a row")
+
+
+def _buckets(num_values: int) -> int:
+    """Four times as many as values, so that few share one; a power of two."""
+    return int(min(max(64, 2 ** math.ceil(math.log2(4 * num_values))), _MOST_BUCKETS))
+
+
+def _field(name: str, source: str | None = None, **settings: Any) -> str:
+    """One line of YAML; JSON is YAML, and quotes what needs it."""
+    plain = name if _NAME.fullmatch(name) else re.sub(r"[^A-Za-z0-9_.-]", "_", f"f_{name}")[:64]
+    column = source or name
+    parts = [f"name: {plain}", *([f"source: {json.dumps(column)}"] if column != plain else [])]
+    parts += [f"{key}: {_yaml(value)}" for key, value in settings.items()]
+    return f"{{{', '.join(parts)}}}"
+
+
+def _yaml(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.6g}")
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."  # noqa: PLR2004  # a line of a comment

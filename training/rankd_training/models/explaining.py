@@ -1,0 +1,22 @@
+"""What a model offers that can say what each of its scores was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+__all__ = ["Explaining"]
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """Computes the logits, and beside them how much was taken of each field."""
+
+    def explained(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Inputs by signature name -> logits [N, T] and weights [N, S, O].
+
+        S are the fields in the schema's order, the user's and the context's before the item's; O are the
+        model's crosses. A weight of zero says that the cross leaves the field out.
+        """
