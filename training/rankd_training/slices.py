@@ -37,10 +37,10 @@ class Slice:
 
 def by_activity(examples: Examples, row_N: npt.NDArray[np.int64]) -> list[Slice]:
     """Split rows by how many training rows their user has: none, then quarters of the rows of all others."""
-    trained = np.bincount(
-        _shifted(examples.group_n[examples.rows["train"]]), minlength=examples.group_n.max() + 2
-    )
-    activity_N = trained[_shifted(examples.group_n[row_N])]
+    users_U, trained_U = np.unique(examples.group_n[examples.rows["train"]], return_counts=True)
+    user_N = examples.group_n[row_N]  # ids or hashes of them, so they may be anything
+    at_N = np.minimum(np.searchsorted(users_U, user_N), len(users_U) - 1)
+    activity_N = np.where(users_U[at_N] == user_N, trained_U[at_N], 0)
     return _named("none", activity_N == 0) + _quantiles(activity_N, activity_N > 0)
 
 
@@ -126,11 +126,6 @@ def _derived(seconds_N: npt.NDArray[Any], derive: Derive) -> npt.NDArray[np.int6
         Derive.DAY_OF_WEEK: (seconds_N // SECONDS_A_DAY + THURSDAY) % 7,
     }
     return hours[derive]
-
-
-def _shifted(code_N: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Codes from 0: rows without a user have code -1."""
-    return code_N + 1
 
 
 def _plain(array: Any) -> npt.NDArray[Any]:
