@@ -158,6 +158,6 @@ def _print_addresses(url: str, model: str, body: Path, store: Path | None) -> No
     ]
     if store is not None:
         pid = json.loads((store / "store.json").read_bytes())["pid"]
-        lines.append(f"  kill -9 {pid}   ends the store: answers go on, from defaults, and say `degraded`")
+        lines.append(f"  kill -9 {pid}   ends the store for 15 s: answers go on and say `degraded`")
     for line in [*lines, "Ctrl-C stops everything."]:
         tell.print(line, soft_wrap=True)

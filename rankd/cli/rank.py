@@ -80,8 +80,8 @@ REASONS = {
     "score_not_finite": "the model gave no number",
 }
 RUNGS = {
-    "near_cache_row": "were scored from rows kept from earlier",
-    "default_row": "were scored from the schema's defaults",
+    "near_cache_row": "were scored with their own rows as kept from earlier",
+    "default_row": "were scored with defaults for the user's row or their own",
     "fewer_candidates": "were not scored and follow with the model's average",
     "retrieval_order": "were not scored and stand in the order they came in",
     "last_place": "were put last",

@@ -32,7 +32,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 def test_a_degraded_answer_is_told_in_words(address: str) -> None:
     done = rankd("rank", "--url", address, "--user", "42", "--items", "1,2", "--model", "films")
     assert done.returncode == 0, done.stderr
-    says = "degraded: the feature store is down: 2 of the candidates were scored from the schema's defaults"
+    says = "degraded: the feature store is down: 2 of the candidates were scored with defaults"
     assert says in done.stdout
     assert "{" not in done.stdout
 
