@@ -77,7 +77,9 @@ def demo(
             show(ask(), case.titles, len(case.item_ids))
             warm_ms = statistics.median(ask().took_ms for _ in range(_AGAIN))
         tell.print(f"that was the first request; the same one {_AGAIN} times more: median {warm_ms:.2f} ms")
-        tell.print(f"[dim]{time.perf_counter() - started:.0f} s from the data to here, installation not counted[/]")
+        tell.print(
+            f"[dim]{time.perf_counter() - started:.0f} s from the data to here, installation not counted[/]"
+        )
         if not once:
             _print_addresses(url, model, body, None if redis_url else home / "store")
             try:

@@ -20,7 +20,7 @@ from rankd_service.admission.limit import GradientLimit
 from rankd_service.admission.limiter import Limiter
 from rankd_service.deadline import Clock, SystemClock
 from rankd_service.errors import StartupFailed
-from rankd_service.features.change_feed import ChangeFeed
+from rankd_service.features.change_feed import HEARTBEAT_S, ChangeFeed
 from rankd_service.features.embedded import EmbeddedStore
 from rankd_service.features.near_cache import NearCaches, NearLimits
 from rankd_service.features.redis_store import RedisStore
@@ -79,7 +79,7 @@ def wire(settings: Settings, store: FeatureStore | None = None, clock: Clock | N
             embedded = start_embedded(settings.redis)
             url = embedded.url
         store = open_store(url, settings.redis, telemetry)
-        feed = ChangeFeed(url, near, connect_timeout_s=settings.redis.connect_timeout_ms / 1000)
+        feed = ChangeFeed(url, near, connect_timeout_s=settings.redis.connect_timeout_ms / 1000, clock=clock)
     pipeline = RankPipeline(registry, store, telemetry, settings, clock)
     lifecycle = Lifecycle(registry, store, near, feed, telemetry, settings)
 
@@ -127,6 +127,7 @@ def near_caches(settings: FeatureSettings, clock: Clock) -> NearCaches:
         bytes_a_view=int(settings.near_cache_mb * (1 << 20)),
         ttl_s=settings.near_cache_ttl_s,
         stale_s=settings.near_cache_stale_s,
+        word_s=4 * HEARTBEAT_S,
     )
     return NearCaches(limits, clock)
 

@@ -622,3 +622,18 @@ def test_a_store_is_made_and_asked_while_there_is_no_server_and_finds_it_later(
                 assert await watched.store.ping(0.5)
 
     run(scenario)
+
+
+@pytest.mark.fault("A8")
+def test_a_reply_too_many_to_the_greeting_leaks_nothing(shared: Valkey) -> None:
+    async def scenario() -> None:
+        async with Proxy(shared.port) as proxy, Watched(proxy.url, connections=2) as watched:
+            proxy.corrupt = lambda chunk: chunk + b"+OK\r\n"
+            for _ in range(6):
+                assert await watched.read(budget_s=0.5) is not None
+                await asyncio.sleep(0.06)
+            proxy.corrupt = lambda chunk: chunk
+            await watched.until_normal(limit_s=3.0)
+            assert watched.store.outstanding == 0
+
+    asyncio.run(scenario())

@@ -28,6 +28,7 @@ _WINDOW = 20
 _BASE_SAMPLES = 20
 _REMEASURE_AFTER = 1000
 _LATENCY_SAMPLES = 100
+_STALL = 10.0
 
 
 class GradientLimit:
@@ -52,7 +53,9 @@ class GradientLimit:
 
     def sampled(self, latency_s: float, under_way: int) -> None:
         """Note what one request took, and how many were under way when it began, itself included."""
-        self._latency_s = _followed(self._latency_s, latency_s, _LATENCY_SAMPLES)
+        usual_s = self._latency_s or latency_s
+        # A stall of the machine is not what requests take from now on.
+        self._latency_s = _followed(usual_s, min(latency_s, _STALL * usual_s), _LATENCY_SAMPLES)
         if under_way <= self._least:
             self._base_s = _followed(self._base_s, latency_s, _BASE_SAMPLES)
             self._since_base = 0

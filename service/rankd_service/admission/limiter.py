@@ -86,7 +86,7 @@ class Limiter:
         if len(queue) >= self._most_waiting:
             return self._unavailable(RejectReason.QUEUE_FULL, "too many requests are waiting already")
         # Before anybody waited, answers are as far apart as those under way make them.
-        interval_s = self._interval_s or self._limit.latency_s / self._limit.value
+        interval_s = min(self._interval_s, self._limit.latency_s) or self._limit.latency_s / self._limit.value
         expected_s = (len(queue) + 1) * interval_s + self._limit.latency_s
         if _MARGIN * expected_s > left_s:
             return self._unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline would pass in the queue")
@@ -143,8 +143,11 @@ class Limiter:
     def _note_interval(self, now_s: float) -> None:
         """Follow how long apart answers are while somebody waits: that is what a place in the queue costs."""
         if self._last_left_s is not None and self.waiting:
-            interval_s, known_s = now_s - self._last_left_s, self._interval_s
-            self._interval_s = known_s + _OCCUPANCY * (interval_s - known_s) if known_s else interval_s
+            # While one is under way the next answer is never further off than that one takes; a longer gap
+            # was a stall of the machine, and says nothing of the next.
+            interval_s = min(now_s - self._last_left_s, self._limit.latency_s)
+            known_s = self._interval_s or interval_s
+            self._interval_s = known_s + _OCCUPANCY * (interval_s - known_s)
         self._last_left_s = now_s
 
     def _admit_next(self) -> None:

@@ -36,7 +36,9 @@ def rank(scores_N: NDArray[np.float32], top_k: int | None, sort: bool, scored: i
     Candidates from `scored` on were not scored: they follow all others, in the input order. `top_k` keeps the
     best; without `sort` those are answered in the input order, each with its rank.
     """
-    order = np.argsort(-scores_N[:scored], kind="stable")
+    keys_N = -scores_N[:scored]
+    keys_N[~np.isfinite(keys_N)] = np.inf
+    order = np.argsort(keys_N, kind="stable")
     if scored < len(scores_N):
         order = np.concatenate([order, np.arange(scored, len(scores_N))])
     order = order[:top_k]

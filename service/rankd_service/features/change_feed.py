@@ -1,8 +1,8 @@
 """Hears from the server which rows change, so that rows near at hand are never older than the store's.
 
 Redis and Valkey tell a client of every write under given prefixes (CLIENT TRACKING in broadcasting mode;
-https://redis.io/docs/latest/develop/reference/client-side-caching/). The feed keeps one connection for it,
-asks it for a sign of life when it is silent, and while there is none the caches are not trusted.
+https://redis.io/docs/latest/develop/reference/client-side-caching/). The feed keeps one connection for it and
+asks it for a sign of life again and again: rows are fresh only as far as the last answer reaches.
 """
 
 from __future__ import annotations
@@ -10,25 +10,29 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from rankd_service.deadline import Clock
 from rankd_service.errors import StoreErrorKind
 from rankd_service.features.breaker import FIRST_STEP_S, LONGEST_STEP_S
 from rankd_service.features.near_cache import NearCaches
 from rankd_service.features.redis_connection import FAILURES, AbstractConnection, Connector, kind_of
 
-__all__ = ["ChangeFeed"]
+__all__ = ["HEARTBEAT_S", "ChangeFeed"]
 
 _CHANNEL = "__redis__:invalidate"
+HEARTBEAT_S = 0.25
+_PATIENCE_S = 1.0  # beyond a heartbeat; caches stop relying on our word long before
 _log = logging.getLogger(__name__)
 
 
 class ChangeFeed:
     """Follows one server on behalf of the near caches. Started once their prefixes are known.
 
-    A silence of `heartbeat_s` is met with a question, a second one ends the connection. A server that refuses
-    to tell of changes leaves the caches unused, which is logged once.
+    Every `heartbeat_s` it asks for a sign of life, and tells the caches how far its word reaches; a silence
+    of a second more ends the connection. A server that refuses to tell of changes leaves the caches unused,
+    which is logged once.
     """
 
     def __init__(
@@ -37,13 +41,16 @@ class ChangeFeed:
         caches: NearCaches,
         *,
         connect_timeout_s: float,
-        heartbeat_s: float = 1.0,
+        clock: Clock,
+        heartbeat_s: float = HEARTBEAT_S,
         share: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """Check the address without connecting. Raises StartupFailed where it is none."""
         self._connector = Connector(url, connect_timeout_s)
         self._caches, self._heartbeat_s, self._share = caches, heartbeat_s, share
         self._task: asyncio.Task[None] | None = None
+        self._clock = clock
+        self._asked_s: float | None = None
         self._stopping = asyncio.Event()
         self._complaint: str | None = None
         self.following = False
@@ -92,32 +99,43 @@ class ChangeFeed:
             return await connection.read_response()
 
     async def _listen(self, connection: AbstractConnection) -> None:
-        """Pass on what the server says, until it falls silent or the feed is stopped."""
-        stopping, asked = asyncio.create_task(self._stopping.wait()), False
-        message: asyncio.Task[Any] = asyncio.create_task(_next(connection))
+        """Ask for a sign of life every heartbeat, until one stays out or the feed is stopped.
+
+        Replies come in order: with the answer to a question, every change before the question has been told.
+        """
+        hearing = asyncio.create_task(self._hear_all(connection))
+        stopping = asyncio.create_task(self._stopping.wait())
         try:
             while not stopping.done():
-                await asyncio.wait(
-                    (message, stopping), timeout=self._heartbeat_s, return_when=asyncio.FIRST_COMPLETED
-                )
-                if message.done():
-                    self._hear(message.result())
-                    asked, message = False, asyncio.create_task(_next(connection))
-                elif asked:
-                    raise TimeoutError(f"silent for {2 * self._heartbeat_s:.0f} s")
+                self._asked_s = self._clock.monotonic_s()
+                await connection.send_command("PING")
+                for patience_s in (self._heartbeat_s, _PATIENCE_S):
+                    await asyncio.wait(
+                        (hearing, stopping), timeout=patience_s, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if hearing.done():
+                        hearing.result()  # it only ends by failing
+                    if stopping.done() or self._is_answered():
+                        break
                 else:
-                    asked = True
-                    await connection.send_command("PING")
+                    raise TimeoutError(f"silent for {self._heartbeat_s + _PATIENCE_S:g} s")
         finally:
             stopping.cancel()
-            message.cancel()
-            await asyncio.gather(message, stopping, return_exceptions=True)
+            hearing.cancel()
+            await asyncio.gather(hearing, stopping, return_exceptions=True)
 
-    def _hear(self, message: Sequence[Any]) -> None:
-        if message[0] != b"message":
-            return  # the sign of life that was asked for
-        keys: list[bytes] | None = message[2]
-        self._caches.changed(keys)
+    def _is_answered(self) -> bool:
+        return self._asked_s is None
+
+    async def _hear_all(self, connection: AbstractConnection) -> None:
+        """Pass on what the server says; all that has arrived is heard in one go, however much it is."""
+        while True:
+            message = await connection.read_response()
+            if message[0] == b"message":
+                self._caches.changed(message[2])
+            elif self._asked_s is not None:
+                self._caches.confirm(self._asked_s)
+                self._asked_s = None
 
     async def _stopped(self, patience_s: float) -> None:
         waiting = asyncio.create_task(self._stopping.wait())
@@ -135,7 +153,3 @@ class ChangeFeed:
             )
             _log.warning("not told of changes: %s", hint, extra={"reason": complaint})
         self._complaint = complaint
-
-
-async def _next(connection: AbstractConnection) -> Any:
-    return await connection.read_response()

@@ -2,9 +2,9 @@
 
 Hundreds of rows are found by one pass over a dictionary and taken by one step of numpy; nothing of them is
 read, checked or decoded again. A row is answered as fresh only while the server tells us of every change
-(`trust`) and until its time is up. Without that word nothing is fresh, but what was known last can still
-stand in for a store that does not answer (`take_stale`). Space is bounded; CLOCK makes room, a whole
-request's rows at a time.
+(`trust`, `confirm`) and until its time is up. Without that word nothing is fresh, but what was known last
+can still stand in for a store that does not answer (`take_stale`). Space is bounded; CLOCK makes room, a
+whole request's rows at a time.
 """
 
 from __future__ import annotations
@@ -30,11 +30,15 @@ _MOST_CHANGES = 16_384
 
 @dataclass(frozen=True, slots=True)
 class NearLimits:
-    """How much is kept a view (0: nothing), how long it is fresh, how long it may stand in afterwards."""
+    """How much is kept a view (0: nothing), how long it is fresh, how long it may stand in afterwards.
+
+    `word_s`: how old the store's word may be that every change before it was told.
+    """
 
     bytes_a_view: int
     ttl_s: float
     stale_s: float
+    word_s: float
 
 
 class NearCache:
@@ -57,7 +61,7 @@ class NearCache:
         self._names = np.full(places, None, np.object_)
         self._places: dict[str, int] = {}
         self._hand = 0
-        self._trusted = False
+        self._trusted, self._confirmed_s = False, -np.inf
         self._changes = self._complete_since = 0
         self._changed: dict[str, int] = {}
         self._random = np.random.default_rng()
@@ -73,10 +77,11 @@ class NearCache:
 
     def take(self, ids: Sequence[str], out: Block, out_times_ms: NDArray[np.int64]) -> NDArray[np.intp]:
         """Copy the fresh rows of n ids into `out` -> the positions of the others, in order."""
-        if not self._trusted or not self._places:
+        now_s = self._clock.monotonic_s()
+        if not self._trusted or not self._places or now_s - self._confirmed_s > self._limits.word_s:
             absent = np.arange(len(ids))
         else:
-            absent = self._take(ids, out, out_times_ms, self._clock.monotonic_s())
+            absent = self._take(ids, out, out_times_ms, now_s)
         self.misses += len(absent)
         self.hits += len(ids) - len(absent)
         return absent
@@ -173,6 +178,11 @@ class NearCache:
         """Begin anew: from now on every change is told."""
         self.clear()
         self._trusted = True
+        self.confirm(self._clock.monotonic_s())
+
+    def confirm(self, when_s: float) -> None:
+        """Note that every change up to then has been told."""
+        self._confirmed_s = when_s
 
     def distrust(self) -> None:
         """Answer nothing as fresh any more: changes may have been missed."""
@@ -207,6 +217,11 @@ class NearCaches:
         """Tell all caches that every change is told from now on."""
         for cache in self:
             cache.trust()
+
+    def confirm(self, when_s: float) -> None:
+        """Tell all caches that every change up to then has been told."""
+        for cache in self:
+            cache.confirm(when_s)
 
     def distrust(self) -> None:
         """Tell all caches that changes may have been missed."""

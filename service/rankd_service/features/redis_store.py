@@ -196,7 +196,11 @@ class RedisStore:
                 self._links.discard(link)
                 self._serve_queue()
 
-        link.ask(read.command, done)
+        try:
+            link.ask(read.command, done)
+        except FAILURES as error:  # it was lost before its use
+            link.abort(error)
+            done(None, error)
 
     def _finish(self, read: _Read, reply: Any, error: Exception | None, began: float, fresh: bool) -> None:
         if error is None:

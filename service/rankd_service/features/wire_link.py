@@ -96,6 +96,8 @@ async def open_wire_link(address: WireAddress) -> WireLink:
     try:
         for command in address.hello:
             await _answer(link, command)
+        if not link.open:  # the last reply came, and with it one too many
+            raise ValueError("a reply too many")
     except BaseException:
         link.abort(ConnectionAbortedError("the greeting failed"))
         raise

@@ -12,7 +12,7 @@ __all__ = ["CostModel"]
 
 _WEIGHT = 0.05  # of one run in what is known
 _MARGIN = 1.25  # runs take longer than usual now and then
-_FEW = 32  # rows: below, a run says more about the fixed part than about the rows
+_FORGOTTEN = 0.005  # of the estimate, for each request that had no time for a single row
 
 
 class CostModel:
@@ -22,6 +22,7 @@ class CostModel:
         """Learn from runs of different sizes: (rows, seconds). Nothing known means that nothing costs."""
         known = sorted(runs)
         self._fixed_s = self._row_s = 0.0
+        self._guessed = False  # the estimate was brought down with nothing to show for it
         if known:
             (few, few_s), (many, many_s) = known[0], known[-1]
             self._row_s = max(0.0, many_s - few_s) / max(1, many - few)
@@ -39,12 +40,20 @@ class CostModel:
         return int(min(spare_s / self._row_s, 1e9)) if self._row_s else 1_000_000_000
 
     def took(self, rows: int, seconds: float) -> None:
-        """Note one run."""
-        expected_s = self.expected_s(rows)
-        if rows < _FEW:
-            self._fixed_s += _WEIGHT * (max(0.0, seconds - rows * self._row_s) - self._fixed_s)
-        elif expected_s:  # a slower machine is slower in both parts
-            change = 1 + _WEIGHT * (seconds / expected_s - 1)
-            self._fixed_s, self._row_s = self._fixed_s * change, self._row_s * change
+        """Note one run, or with no rows that there was no time for any.
+
+        A run far slower than expected is a stall of the machine more often than the model's doing, so it
+        counts as twice as slow at most. Where nothing is run nothing is learned: the estimate then shrinks
+        bit by bit, until something is run again and shows what it costs now.
+        """
+        expected_s = self.expected_s(max(rows, 1))
+        if not expected_s:
+            self._row_s = _WEIGHT * seconds / max(rows, 1)
+            return
+        if rows:
+            seen = min(max(seconds / expected_s, 0.5), 2.0)
+            change = seen if self._guessed else 1 + _WEIGHT * (seen - 1)
         else:
-            self._row_s = _WEIGHT * seconds / rows
+            change = 1 - _FORGOTTEN
+        self._guessed = not rows
+        self._fixed_s, self._row_s = self._fixed_s * change, self._row_s * change

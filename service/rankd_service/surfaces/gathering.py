@@ -30,6 +30,8 @@ class GatheringTransport(asyncio.Transport):
     def _flush(self) -> None:
         if self._held:
             held, self._held = self._held, []
+            if self._transport.is_closing():  # the client is gone, or was sent away
+                return
             self._transport.write(held[0] if len(held) == 1 else b"".join(held))
 
     def close(self) -> None:

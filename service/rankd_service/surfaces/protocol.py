@@ -8,6 +8,7 @@ All of that is before any application, so it can only be bounded here.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,6 +25,7 @@ __all__ = ["BoundedProtocol", "Bounds"]
 
 _MOST_HEAD_BYTES = 64 << 10
 _LONGEST_PUSHBACK_S = 1.6
+_LENGTH = re.compile(rb"0*[0-9]{1,18}")
 
 
 Door = Callable[[bytes, bytes, Mapping[bytes, bytes]], bytes | None]
@@ -40,7 +42,7 @@ def _open_door(method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> No
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How many connections there may be, how long a request may take to arrive, and who counts refusals.
+    """How many connections there may be, how long a request may take to arrive and an answer to be read.
 
     Who is turned away at the door is not heard again on the same connection for `pushback_s`, and for twice
     as long each further time in a row: callers that repeat refused requests without a pause would else leave
@@ -63,6 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bounds = bounds or Bounds()
         self._head_bytes: int | None = 0
         self._overdue: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._begun = False
         self._turned_away: bytes | None = None  # the answer to a request that was not let in, once it is here
         self._times_turned_away = 0  # in a row
@@ -79,44 +82,59 @@ class BoundedProtocol(HttpToolsProtocol):
             )
         return self._wait_for_request()
 
+    def pause_writing(self) -> None:
+        """Wait for the client to read, but not for ever: until then its answers are held in memory."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._bounds.receive_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Note that the client reads."""
+        self._stop_waiting_for_reader()
+        super().resume_writing()
+
+    def _stop_waiting_for_reader(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer with the connection."""
+        """Forget the timers with the connection."""
         self._stop_waiting()
+        self._stop_waiting_for_reader()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; end the connection where a head goes on beyond the limit."""
-        if self.transport.is_closing():
-            return
-        if self._body_left:
-            data = self._rest_of_body(data)
-            if not data:
-                return
+        while data and not self.transport.is_closing():
+            data = self._rest_of_body(data) if self._body_left else self._parse(data)
+
+    def _parse(self, data: bytes) -> bytes:
+        """Feed the parser -> what it stopped before: it does where a client offers another protocol.
+
+        We go on in HTTP/1.1, as such a client must expect.
+        """
+        self._unset_keepalive_if_required()
         if self._head_bytes is not None:
             self._head_bytes += len(data)
-        self._parse(data)
-        if self._head_bytes is not None and self._head_bytes > _MOST_HEAD_BYTES:
-            self._refuse(
-                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-                RejectReason.HEADERS,
-                "expected at most 64 KiB of request line and headers",
-            )
-        elif self._begun and self._overdue is None:
-            self._wait_for_request()
-
-    def _parse(self, data: bytes) -> None:
-        """Feed the parser; go on in HTTP/1.1 where a client offers another protocol, as it must expect."""
-        self._unset_keepalive_if_required()
+        rest = b""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             rest = data[offer.args[0] :]
-            if self._body_left:
-                rest = self._rest_of_body(rest)
-            if rest and not self.transport.is_closing():
-                self.data_received(rest)
         except httptools.HttpParserError:
             self._refuse(HTTPStatus.BAD_REQUEST, RejectReason.MALFORMED, "this is not an HTTP/1.1 request")
+        if self._head_bytes is not None and self._head_bytes > _MOST_HEAD_BYTES:
+            self._refuse_head()
+        elif self._begun and self._overdue is None:
+            self._wait_for_request()
+        return rest
+
+    def _refuse_head(self) -> None:
+        self._refuse(
+            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+            RejectReason.HEADERS,
+            "expected at most 64 KiB of request line and headers",
+        )
 
     def _rest_of_body(self, data: bytes) -> bytes:
         """Take the body that the parser left unread -> what comes after it."""
@@ -137,6 +155,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = None
         if self.parser.should_upgrade():
             self._body_left = self._announced()
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > _MOST_HEAD_BYTES:
+            self._refuse_head()
         if self.transport.is_closing():
             return
         if self._is_idle():  # else requests are pipelined, and answers come in their order
@@ -162,8 +182,11 @@ class BoundedProtocol(HttpToolsProtocol):
                 RejectReason.MALFORMED,
                 "a request with Upgrade must give its Content-Length; leave out Upgrade or the chunks",
             )
-        length = headers.get(b"content-length", b"0")
-        return int(length) if length.isdigit() and len(length) < 19 else 0  # noqa: PLR2004  # fits 64 bits
+        length = headers.get(b"content-length", b"0").strip()
+        if not _LENGTH.fullmatch(length):
+            self._refuse(HTTPStatus.BAD_REQUEST, RejectReason.MALFORMED, "Content-Length is no length")
+            return 0
+        return int(length)
 
     def on_message_complete(self) -> None:
         """Note that the request is here, and that the next head begins."""
@@ -184,8 +207,10 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.flow.pause_reading()
             pushback_s = min(self._bounds.pushback_s * 2.0**self._times_turned_away, _LONGEST_PUSHBACK_S)
+            pushback_s = min(pushback_s, self.timeout_keep_alive / 2)
             self._times_turned_away += 1
             self.loop.call_later(pushback_s, self.flow.resume_reading)
+            self._unset_keepalive_if_required()
             patience = self.timeout_keep_alive
             self.timeout_keep_alive_task = self.loop.call_later(patience, self.timeout_keep_alive_handler)
 

@@ -184,3 +184,28 @@ def test_requests_that_were_refused_or_failed_say_nothing_about_latency() -> Non
         assert limiter.value == 2, "as at the start"
 
     run(scenario)
+
+
+@pytest.mark.fault("E3")
+def test_one_stall_of_the_machine_turns_nobody_away_for_long() -> None:
+    async def scenario() -> None:
+        limiter, clock = a_limiter(2, most_waiting=100)
+
+        async def one(took_s: float) -> bool:
+            try:
+                permit = await limiter.enter(LIVE, clock.monotonic_s() + 0.25)
+            except Unavailable:
+                return False
+            await asyncio.sleep(0)
+            clock.jump(took_s)
+            permit.leave(counts=True)
+            return True
+
+        for _ in range(100):
+            await asyncio.gather(*(one(0.001) for _ in range(8)))
+        await asyncio.gather(*(one(12.0 if at == 0 else 0.001) for at in range(8)))
+        for _ in range(40):
+            await asyncio.gather(*(one(0.001) for _ in range(8)))
+        assert all(await asyncio.gather(*(one(0.001) for _ in range(8))))
+
+    run(scenario)

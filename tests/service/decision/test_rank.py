@@ -66,3 +66,9 @@ def test_candidates_that_were_not_scored_follow_in_their_own_order(
 
 def test_with_nothing_scored_the_order_of_the_request_stays() -> None:
     assert rank(np.full(3, 0.5, np.float32), None, True, 0).order.tolist() == [0, 1, 2]
+
+
+@pytest.mark.fault("C22")
+def test_a_score_that_is_no_number_comes_last_whichever_way_it_is_none() -> None:
+    scores = np.array([np.inf, 0.2, np.nan, 0.9, -np.inf], np.float32)
+    assert rank(scores, None, True, 5).order.tolist() == [3, 1, 0, 2, 4]

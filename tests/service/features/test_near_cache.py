@@ -16,8 +16,8 @@ TTL_S, STALE_S = 60.0, 600.0
 BYTES_A_ROW = 4 * (2 + 1) + 200
 
 
-def a_cache(capacity: int = 100, clock: JumpingClock | None = None) -> NearCache:
-    limits = NearLimits(capacity * BYTES_A_ROW, TTL_S, STALE_S)
+def a_cache(capacity: int = 100, clock: JumpingClock | None = None, word_s: float = np.inf) -> NearCache:
+    limits = NearLimits(capacity * BYTES_A_ROW, TTL_S, STALE_S, word_s)
     cache = NearCache(2, 1, limits, clock or JumpingClock())
     cache.trust()
     return cache
@@ -134,6 +134,22 @@ def test_without_word_of_changes_nothing_is_fresh_but_may_stand_in_for_a_while()
 
 
 @pytest.mark.fault("A16")
+def test_a_word_that_is_too_old_is_no_word_until_the_next() -> None:
+    clock = JumpingClock()
+    cache = a_cache(clock=clock, word_s=1.0)
+    keep(cache, ["1"])
+    clock.jump(0.9)
+    assert taken(cache, ["1"]) == {"1": 0}
+    clock.jump(0.2)
+    assert taken(cache, ["1"]) == {}, "changes may be on their way, unheard"
+    assert taken(cache, ["1"], stale=True) == {"1": 0}
+    cache.confirm(clock.monotonic_s() - 0.5)
+    assert taken(cache, ["1"]) == {"1": 0}
+    clock.jump(0.6)
+    assert taken(cache, ["1"]) == {}
+
+
+@pytest.mark.fault("A16")
 def test_once_word_comes_again_what_was_known_before_is_forgotten() -> None:
     cache = a_cache()
     keep(cache, ["1"])
@@ -164,7 +180,7 @@ def test_no_space_keeps_nothing() -> None:
     cache = a_cache(0)
     keep(cache, ["1"])
     assert taken(cache, ["1"]) == {}
-    assert NearCaches(NearLimits(0, TTL_S, STALE_S), JumpingClock()).prefixes == []
+    assert NearCaches(NearLimits(0, TTL_S, STALE_S, 1.0), JumpingClock()).prefixes == []
 
 
 STEPS = st.lists(
@@ -205,7 +221,7 @@ def test_it_never_answers_a_row_that_is_not_the_latest(
 
 
 def test_changes_reach_the_cache_of_their_prefix_alone() -> None:
-    caches = NearCaches(NearLimits(1 << 20, TTL_S, STALE_S), JumpingClock())
+    caches = NearCaches(NearLimits(1 << 20, TTL_S, STALE_S, 1.0), JumpingClock())
     films, books = caches.of("rankd:film:1:", 2, 1), caches.of("rankd:book:1:", 2, 1)
     assert caches.of("rankd:film:1:", 2, 1) is films
     caches.trust()

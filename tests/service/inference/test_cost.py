@@ -38,3 +38,27 @@ def test_a_run_that_took_no_time_at_all_is_no_error() -> None:
         cost.took(rows, 0.0)
     assert cost.expected_s(100) == 0
     assert cost.rows_within(1.0) > 1000
+
+
+def test_a_stall_of_the_machine_is_not_what_the_model_costs_from_then_on() -> None:
+    cost = CostModel([(1, 0.0001), (500, 0.021)])
+    for _ in range(3):
+        cost.took(500, 10.0)
+    assert cost.rows_within(0.040) >= 500
+
+
+def test_an_estimate_that_lets_nothing_run_comes_down_by_itself() -> None:
+    cost = CostModel([(1, 1.0), (500, 30.0)])  # measured while the machine stood still
+    for _ in range(2000):
+        rows = min(500, cost.rows_within(0.040))
+        cost.took(rows, 0.0001 + rows * 0.00004 if rows else 0.0)
+    assert cost.rows_within(0.040) >= 500
+
+
+def test_requests_without_time_do_not_teach_that_inference_is_free() -> None:
+    cost, late = CostModel([(1, 0.030), (100, 0.031)]), 0
+    for _ in range(300):
+        rows = min(100, cost.rows_within(0.014))
+        late += rows > 0
+        cost.took(rows, 0.030 if rows else 0.0)
+    assert late <= 5

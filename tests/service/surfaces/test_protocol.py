@@ -24,8 +24,11 @@ class Recording(asyncio.Transport):
     def close(self) -> None:
         self.said.append("close")
 
+    def abort(self) -> None:
+        self.said.append("abort")
+
     def is_closing(self) -> bool:
-        return "close" in self.said
+        return "close" in self.said or "abort" in self.said
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return ("127.0.0.1", 1) if name in {"peername", "sockname"} else default
@@ -260,3 +263,71 @@ def test_who_is_turned_away_is_not_heard_for_a_moment() -> None:
 def test_a_request_behind_one_that_is_being_answered_is_answered_after_it() -> None:
     said = written(asyncio.run(told(request("/") + request("/echo"), bounds=shut_to(b"/echo"))))
     assert said.index(b"\r\n\r\nbody") < said.index(b"HTTP/1.1 200", 20)
+
+
+def test_any_number_of_offers_may_stand_in_one_packet() -> None:
+    offer = b"GET / HTTP/1.1\r\nHost: x\r\n" + H2C + b"\r\n"
+    said = written(asyncio.run(told(offer * 300, wait_s=0.2)))
+    assert said.startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("length", [b"36 ", b"36\t", b"0000000000000000000036"])
+def test_a_body_behind_an_offer_is_never_read_as_a_request(length: bytes) -> None:
+    inner = b"GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = b"POST /echo HTTP/1.1\r\nHost: x\r\n" + H2C + b"Content-Length: " + length + b"\r\n\r\n"
+    said = written(asyncio.run(told(head + inner.ljust(36)[:36])))
+    assert said.count(b"HTTP/1.1 ") == 1, said
+
+
+def test_a_head_that_comes_in_one_packet_is_bounded_too() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 70_000 + b"\r\n\r\n"
+    said = asyncio.run(told(head))
+    assert written(said).startswith(b"HTTP/1.1 431")
+    assert written(said).count(b"HTTP/1.1 ") == 1
+
+
+def test_who_does_not_read_is_not_waited_for_without_end() -> None:
+    async def scenario() -> list[bytes | str]:
+        config = uvicorn.Config(app, http=BoundedProtocol, ws="none", log_config=None, lifespan="off")
+        config.load()
+        bounds = Bounds(receive_s=0.05)
+        protocol = BoundedProtocol(config, uvicorn.server.ServerState(), {}, bounds=bounds)
+        transport = Recording()
+        protocol.connection_made(transport)
+        protocol.pause_writing()
+        protocol.resume_writing()
+        await asyncio.sleep(0.1)
+        assert "abort" not in transport.said
+        protocol.pause_writing()
+        await asyncio.sleep(0.1)
+        protocol.connection_lost(None)
+        return transport.said
+
+    assert "abort" in asyncio.run(scenario())
+
+
+def test_who_was_turned_away_twice_and_let_in_then_keeps_the_connection() -> None:
+    async def scenario() -> list[bytes | str]:
+        shut = [True, True, False]
+        bounds = Bounds(door=lambda *of: SHUT if shut.pop(0) else None, pushback_s=0.001)
+        config = uvicorn.Config(
+            app, http=BoundedProtocol, ws="none", log_config=None, lifespan="off", timeout_keep_alive=1
+        )
+        config.load()
+        protocol = BoundedProtocol(config, uvicorn.server.ServerState(), {}, bounds=bounds)
+        transport = Recording()
+        protocol.connection_made(transport)
+        protocol.data_received(request("/") * 2)
+        first = protocol.timeout_keep_alive_task
+        protocol.data_received(request("/"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert first is not None
+        assert first.cancelled()
+        said = list(transport.said)
+        protocol.connection_lost(None)
+        return said
+
+    said = asyncio.run(scenario())
+    assert written(said).endswith(b"body")
+    assert "close" not in said
