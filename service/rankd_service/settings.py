@@ -7,6 +7,7 @@ misspelt limit would be no limit.
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -42,10 +43,16 @@ __all__ = [
 ]
 
 _PREFIX = "RANKD_"
+_OTHERS = ("DATA", "HOME")  # the command line's own
+# Kubernetes tells every container of a service called `rankd` or `rankd-...`, in such variables.
+_SERVICE_LINK = re.compile(
+    r"(^|_)(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)=|(^|_)PORT=(tcp|udp|sctp)://"
+)
+_LONGEST_NAME = 64
 
 
 class ProviderChoice(StrEnum):
-    """Where graphs run. `prefer_cuda` falls back to the CPU and says so; `require_cuda` refuses to."""
+    """Where graphs run."""
 
     CPU = "cpu"
     PREFER_CUDA = "prefer_cuda"
@@ -86,44 +93,84 @@ _AN_HOUR_MS = 3_600_000
 class ServerSettings(_Section):
     """Where to listen, and how much to say."""
 
-    host: _Host = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    keep_alive_s: int = Field(default=75, ge=1, le=_A_DAY_S)
-    receive_s: float = Field(default=10, gt=0, le=_A_DAY_S)  # for a whole request to arrive
-    max_connections: int = Field(default=4096, ge=1)  # less where the process may open fewer files
-    lame_duck_s: float = Field(default=1, ge=0, le=_A_DAY_S)  # between SIGTERM and the closing of connections
-    drain_s: int = Field(default=25, ge=0, le=_A_DAY_S)
-    log_level: LogLevel = LogLevel.INFO
+    host: _Host = Field(default="127.0.0.1", description="Name or address to listen on; `::` is IPv6.")
+    port: int = Field(default=8080, ge=0, le=65535, description="0 takes any free one; the log says which.")
+    keep_alive_s: int = Field(
+        default=75, ge=1, le=_A_DAY_S, description="How long a connection with nothing under way stays open."
+    )
+    receive_s: float = Field(default=10, gt=0, le=_A_DAY_S, description="Time for a whole request to arrive.")
+    max_connections: int = Field(
+        default=4096, ge=1, description="Open connections; fewer where the process may open fewer files."
+    )
+    lame_duck_s: float = Field(
+        default=1, ge=0, le=_A_DAY_S, description="Between SIGTERM and the closing of connections."
+    )
+    drain_s: int = Field(
+        default=25, ge=0, le=_A_DAY_S, description="After that, how long requests under way are waited for."
+    )
+    log_level: LogLevel = Field(
+        default=LogLevel.INFO, description="The least important record that is written."
+    )
 
 
 class RedisSettings(_Section):
     """The feature store. Without an address an embedded one is started, or joined, in `embedded_folder`."""
 
-    url: SecretStr | None = None
-    embedded_folder: _Folder = Path(".rankd/store")
-    connections: int = Field(default=16, ge=1, le=1024)
-    connect_timeout_ms: float = Field(default=250, gt=0, le=_AN_HOUR_MS)
-    read_timeout_ms: float = Field(default=1000, gt=0, le=_AN_HOUR_MS)
-    max_outstanding: int = Field(default=64, ge=1, le=10_000)
+    url: SecretStr | None = Field(
+        default=None, description="Address of the store, `redis://:password@host:6379/0`; never shown."
+    )
+    embedded_folder: _Folder = Field(
+        default=Path(".rankd/store"), description="Where the embedded store lives, if there is no `url`."
+    )
+    connections: int = Field(default=16, ge=1, le=1024, description="Connections to the store, at most.")
+    connect_timeout_ms: float = Field(
+        default=250, gt=0, le=_AN_HOUR_MS, description="How long opening a connection may take."
+    )
+    read_timeout_ms: float = Field(
+        default=1000,
+        gt=0,
+        le=_AN_HOUR_MS,
+        description="When a connection that does not answer is closed; requests wait `fetch_cap_ms` at most.",
+    )
+    max_outstanding: int = Field(
+        default=64, ge=1, le=10_000, description="Reads without an answer; beyond, requests do not ask."
+    )
 
 
 class FeatureSettings(_Section):
     """How stored features are read."""
 
-    namespace: str = Field(default="rankd", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    fetch_cap_ms: float = Field(default=50, gt=0, le=_AN_HOUR_MS)
-    degraded_missing_share: float = Field(default=0.5, ge=0, le=1)
-    near_cache_mb: float = Field(default=64, ge=0, le=65_536)  # a view of items, in each process; 0 is none
-    near_cache_ttl_s: float = Field(default=60, gt=0)
-    near_cache_stale_s: float = Field(default=3600, ge=0)  # how long rows may stand in for a silent store
-    clock_skew_s: float = Field(default=300, ge=0)
+    namespace: str = Field(
+        default="rankd",
+        pattern=r"^[A-Za-z0-9_.-]{1,64}$",
+        description="What the keys of all rows begin with.",
+    )
+    fetch_cap_ms: float = Field(
+        default=50, gt=0, le=_AN_HOUR_MS, description="How long a request waits for the store, at most."
+    )
+    degraded_missing_share: float = Field(
+        default=0.5, ge=0, le=1, description="Above this share of default rows an answer counts as degraded."
+    )
+    near_cache_mb: float = Field(
+        default=64, ge=0, le=65_536, description="Item rows kept in each process, a view; 0 keeps none."
+    )
+    near_cache_ttl_s: float = Field(default=60, gt=0, description="How long a kept row is fresh, at most.")
+    near_cache_stale_s: float = Field(
+        default=3600, ge=0, description="How long after that it may stand in for a silent store."
+    )
+    clock_skew_s: float = Field(
+        default=300, ge=0, description="How far in the future an event time may be and still be believed."
+    )
 
 
 class ModelSettings(_Section):
-    """Which models are served. `fusion` overrides the weights of a model's tasks in the ranking score."""
+    """Which models are served."""
 
-    repository: _Folder = Path("models")
-    fusion: dict[str, dict[str, float]] = Field(default_factory=dict)
+    repository: _Folder = Field(default=Path("models"), description="Folder of published bundles.")
+    fusion: dict[str, dict[str, float]] = Field(
+        default_factory=dict,
+        description="Weights of a model's tasks in the ranking score, in place of its bundle's.",
+    )
 
 
 # A parser that knows it stops here need not look at a list a hundred times too long.
@@ -133,15 +180,27 @@ MOST_CANDIDATES = 10_000
 class LimitSettings(_Section):
     """What a request may ask for."""
 
-    max_candidates: int = Field(default=2000, ge=1, le=MOST_CANDIDATES)
-    max_body_bytes: int = Field(default=1 << 20, ge=1024, le=1 << 30)
-    max_id_bytes: int = Field(default=128, ge=1, le=128)
-    default_deadline_ms: float = Field(default=250, gt=0, le=_AN_HOUR_MS)
-    max_deadline_ms: float = Field(default=10_000, gt=0, le=_AN_HOUR_MS)
-    reserve_ms: float = Field(default=5, ge=0)  # kept back from the read of features for what follows
-    answer_ms: float = Field(default=1, ge=0)  # kept back from inference for writing the answer
-    max_under_way: int = Field(default=64, ge=1, le=10_000)  # the adaptive limit stays below
-    max_waiting: int = Field(default=256, ge=0, le=100_000)  # of each priority
+    max_candidates: int = Field(
+        default=2000, ge=1, le=MOST_CANDIDATES, description="Candidates of a request."
+    )
+    max_body_bytes: int = Field(default=1 << 20, ge=1024, le=1 << 30, description="Length of a body.")
+    max_id_bytes: int = Field(default=128, ge=1, le=128, description="Length of an id in UTF-8.")
+    default_deadline_ms: float = Field(
+        default=250, gt=0, le=_AN_HOUR_MS, description="Deadline of a request that names none."
+    )
+    max_deadline_ms: float = Field(
+        default=10_000, gt=0, le=_AN_HOUR_MS, description="Longer deadlines are cut to this one."
+    )
+    reserve_ms: float = Field(
+        default=5, ge=0, description="Kept back from the read of features for what follows it."
+    )
+    answer_ms: float = Field(default=1, ge=0, description="Kept back from inference for writing the answer.")
+    max_under_way: int = Field(
+        default=64, ge=1, le=10_000, description="Requests under way; the adaptive limit stays below."
+    )
+    max_waiting: int = Field(
+        default=256, ge=0, le=100_000, description="Requests that wait to be let in, of each priority."
+    )
 
     @model_validator(mode="after")
     def _fit_together(self) -> LimitSettings:
@@ -153,8 +212,11 @@ class LimitSettings(_Section):
 class InferenceSettings(_Section):
     """How graphs are run."""
 
-    threads: int = Field(default=1, ge=1, le=256)
-    provider: ProviderChoice = ProviderChoice.CPU
+    threads: int = Field(default=1, ge=1, le=256, description="Threads that run one graph.")
+    provider: ProviderChoice = Field(
+        default=ProviderChoice.CPU,
+        description="`prefer_cuda` falls back to the CPU and says so; `require_cuda` refuses to.",
+    )
 
 
 class Settings(BaseSettings):
@@ -200,7 +262,7 @@ def load_settings(
         _environment(),
         overrides,
     )
-    mistakes = _unknown_sections()
+    mistakes = _unknown_variables()
     try:
         settings = Settings(**_merged(sources))
     except ValidationError as error:
@@ -251,12 +313,29 @@ def _environment() -> dict[str, Any]:
         ) from error
 
 
-def _unknown_sections() -> list[str]:
-    """Find `RANKD_SEVER__PORT`: pydantic-settings looks only for names it knows."""
-    named = [n for n in os.environ if n.startswith(_PREFIX) and "__" in n]
-    sections = {n: n.removeprefix(_PREFIX).split("__")[0].lower() for n in named}
-    known = list(Settings.model_fields)
-    return [f"{n}: unknown section; {nearest(s, known)}" for n, s in sections.items() if s not in known]
+def _unknown_variables() -> list[str]:
+    """Find `RANKD_SEVER__PORT` and `RANKD_SERVER_PORT`: pydantic-settings looks only for names it knows."""
+    sections = list(Settings.model_fields)
+    mistakes = []
+    for name, value in os.environ.items():
+        rest = name.removeprefix(_PREFIX)
+        section = rest.split("__")[0].lower()
+        if rest == name or section in sections:
+            continue
+        if "__" in name:
+            mistakes.append(f"{name}: unknown section; {nearest(section, sections)}")
+        elif rest not in _OTHERS and not _SERVICE_LINK.search(f"{rest}={value}"):
+            mistakes.append(f"{name}: unknown variable; {_nearest_variable(rest)}")
+    return mistakes
+
+
+def _nearest_variable(rest: str) -> str:
+    known = {f"{s}_{key}".upper(): f"{s}__{key}".upper() for s in Settings.model_fields for key in _keys([s])}
+    known |= {name: name for name in _OTHERS}
+    near = difflib.get_close_matches(rest[:_LONGEST_NAME].upper(), known, 1)
+    if not near:
+        return f"settings are {_PREFIX}SECTION__KEY, such as {_PREFIX}SERVER__PORT=8080"
+    return f"did you mean {_PREFIX}{known[near[0]]}?"
 
 
 def _mistake(error: dict[str, Any]) -> str:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from rankd_service.errors import StartupFailed
-from rankd_service.settings import load_settings
+from rankd_service.settings import Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +69,46 @@ def test_every_mistake_is_one_line_and_names_the_nearest_key(
     assert "server.prot: unknown key; did you mean 'port'?" in lines
     assert "limts: unknown key; did you mean 'limits'?" in lines
     assert "limits.max_candidtes: unknown key; did you mean 'max_candidates'?" in lines
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("RANKD_SERVER_PORT", "did you mean RANKD_SERVER__PORT?"),
+        ("RANKD_MAX_CANDIDATES", "did you mean RANKD_LIMITS__MAX_CANDIDATES?"),
+        ("RANKD_REDIS_URL", "did you mean RANKD_REDIS__URL?"),
+        ("RANKD_HOMES", "did you mean RANKD_HOME?"),
+        ("RANKD_XYZ", "settings are RANKD_SECTION__KEY"),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_refused(
+    name: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "tcp")
+    with pytest.raises(StartupFailed, match=rf"^{name}: unknown variable; {re.escape(said)}[^\n]*$"):
+        load_settings()
+
+
+def test_the_command_lines_own_variables_are_nobodys_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANKD_HOME", "home")
+    monkeypatch.setenv("RANKD_DATA", "data")
+    assert load_settings() == Settings()
+
+
+def test_what_kubernetes_tells_of_services_named_after_us_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in ("RANKD", "RANKD_SERVER", "RANKD_REDIS"):
+        for name, value in {
+            "SERVICE_HOST": "10.0.0.1",
+            "SERVICE_PORT": "8080",
+            "SERVICE_PORT_HTTP": "8080",
+            "PORT": "tcp://10.0.0.1:8080",
+            "PORT_8080_TCP": "tcp://10.0.0.1:8080",
+            "PORT_8080_TCP_PROTO": "tcp",
+            "PORT_8080_TCP_PORT": "8080",
+            "PORT_8080_TCP_ADDR": "10.0.0.1",
+        }.items():
+            monkeypatch.setenv(f"{service}_{name}", value)
+    assert load_settings() == Settings()
 
 
 @pytest.mark.parametrize(
