@@ -187,6 +187,21 @@ def test_every_route_is_on_the_page(client: httpx.Client) -> None:
     assert set(re.findall(r"`(?:GET |POST )?(/[\w/{}.]+)`", listed)) == served
 
 
+def test_every_header_and_probe_is_on_the_page(client: httpx.Client) -> None:
+    paths = client.get("/openapi.json").json()["paths"]
+    rank = paths["/v1/rank/{model}"]["post"]
+    asked = {parameter["name"] for parameter in rank["parameters"] if parameter["in"] == "header"}
+    answered = set(chain.from_iterable(answer.get("headers", {}) for answer in rank["responses"].values()))
+    assert header_names("header of the request") == asked
+    assert header_names("header of the answer") == answered
+    probes = {path for path, route in paths.items() if route.get("get", {}).get("tags") == ["health"]}
+    assert {row[0].strip("`") for row in rows("Probes", "path")} == probes - {"/metrics"}
+
+
+def header_names(words: str) -> set[str]:
+    return {row[0].strip("`") for row in rows("Headers", words)}
+
+
 def test_every_state_kind_and_outcome_is_on_the_page() -> None:
     assert {state.value for state in lifecycle.State} <= set(names(section("Probes")))
     assert {kind.value for kind in StoreErrorKind} <= set(names(section("Metrics")))
