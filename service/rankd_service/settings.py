@@ -98,7 +98,12 @@ class ServerSettings(_Section):
     keep_alive_s: int = Field(
         default=75, ge=1, le=_A_DAY_S, description="How long a connection with nothing under way stays open."
     )
-    receive_s: float = Field(default=10, gt=0, le=_A_DAY_S, description="Time for a whole request to arrive.")
+    receive_s: float = Field(
+        default=10,
+        gt=0,
+        le=_A_DAY_S,
+        description="Time for a whole request to arrive, or an answer to be read.",
+    )
     max_connections: int = Field(
         default=4096, ge=1, description="Open connections; fewer where the process may open fewer files."
     )

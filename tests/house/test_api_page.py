@@ -167,6 +167,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "UNKNOWN_MODEL": {"url": "/v1/rank/books"},
     "NOT_FOUND": {"url": "/v1/rang"},
     "METHOD_NOT_ALLOWED": {"url": "/livez"},
+    "HEADERS": {"headers": {"x-long": "x" * (65 << 10)}},
 }
 
 
