@@ -27,13 +27,18 @@ def infer(
     ] = None,
     user: Annotated[str | None, typer.Option(help="Column of the user's id; default: user_id.")] = None,
     item: Annotated[str | None, typer.Option(help="Column of the item's id; default: item_id.")] = None,
-    ignore: Annotated[list[str] | None, typer.Option(help="Column that is no feature.")] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Column that is neither feature nor label; several times.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the schema; default: the file's.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where to write it; default: standard output.")
     ] = None,
 ) -> None:
-    """Propose a schema from column types and values; it trains as it is, and says why each field is so."""
+    """Propose a schema from column types and values; it trains as it is, and says why each field is so.
+
+    A column of 0 and 1 that may be a second label is left out of the fields, and named.
+    """
     with wants():
         from rankd_contract.errors import SchemaError
         from rankd_contract.schema_file import parse_schema
@@ -44,12 +49,14 @@ def infer(
         fail(f"--output {output} exists; choose another name or remove it", 2)
     roles = Roles(tuple(label or ()), user, item, tuple(ignore or ()))
     with wants(ExamplesError, SchemaError):
-        text = propose_schema(examples, roles, name=name or _name(examples))
-        parse_schema(text)  # a proposal that is no schema would be ours to mend, not the reader's
+        proposal = propose_schema(examples, roles, name=name or _name(examples))
+        parse_schema(proposal.text)  # a proposal that is no schema would be ours to mend, not the reader's
+    for note in proposal.notes:
+        tell.print(note, soft_wrap=True, markup=False)
     if output is None:
-        out.print(text, soft_wrap=True, markup=False, end="")
+        out.print(proposal.text, soft_wrap=True, markup=False, end="")
         return
-    output.write_text(text, encoding="utf-8")
+    output.write_text(proposal.text, encoding="utf-8")
     command = f"rankd train --examples {examples} --schema {output}"
     tell.print(f"{output}: read it, then run `{command}`", soft_wrap=True)
 

@@ -11,7 +11,7 @@ import pytest
 from rankd_contract.schema import Entity, FeatureSchema, Kind, TransformKind
 from rankd_contract.schema_file import parse_schema
 from rankd_training.data import schema_proposal
-from rankd_training.data.schema_proposal import Roles, propose_schema
+from rankd_training.data.schema_proposal import Roles, SchemaProposal, propose_schema
 from rankd_training.errors import ExamplesError
 from rankd_training.recipes import ctr
 from rankd_training.settings import TrainSettings
@@ -49,10 +49,29 @@ def interactions() -> pa.Table:
 
 
 def proposed(tmp_path: Path, table: pa.Table | None = None, **roles: Any) -> tuple[str, FeatureSchema]:
+    text = proposal(tmp_path, table, **roles).text
+    return text, parse_schema(text)
+
+
+def proposal(tmp_path: Path, table: pa.Table | None = None, **roles: Any) -> SchemaProposal:
     path = tmp_path / "rows.parquet"
     pq.write_table(interactions() if table is None else table, path)
-    text = propose_schema(path, Roles(**roles), name="rows")
-    return text, parse_schema(text)
+    return propose_schema(path, Roles(**roles), name="rows")
+
+
+def shopping() -> pa.Table:
+    """Clicks, and a second outcome of the same impression that no name gives away as the label."""
+    rng = np.random.default_rng(5)
+    first = 1_600_000_000 + 86_400 * (np.arange(N) % 400)
+    more = {
+        "ordered": (rng.random(N) < 0.1).astype(np.int8),
+        "shown_first": rng.random(N) < 0.5,
+        "registered_at": pa.array(first[interactions()["user_id"].to_numpy()]).cast(pa.timestamp("s")),
+    }
+    table = interactions().rename_columns({"click": "clicked"}).drop_columns(["seen_at"])
+    for name, values in more.items():
+        table = table.append_column(name, pa.array(values))
+    return table
 
 
 def test_every_column_is_a_field_of_its_kind_or_says_why_not(tmp_path: Path) -> None:
@@ -114,6 +133,51 @@ def test_what_a_person_says_goes_before_what_is_guessed(tmp_path: Path) -> None:
     assert [task.label for task in schema.tasks] == ["bought"]
     assert schema.of(Entity.USER)[0].key == "country"
     assert not {"click", "bids"} & set(schema.fields)
+
+
+def test_what_may_be_a_second_label_is_no_field_and_is_named(tmp_path: Path) -> None:
+    found = proposal(tmp_path, shopping())
+    fields = parse_schema(found.text).fields
+    assert not {"ordered", "shown_first"} & fields.keys()
+    assert "member" in fields, "what is its user's happens to nobody"
+    assert "#      - {name: ordered, kind: categorical, dtype: int64, vocabulary: [0, 1]}" in found.text
+    assert found.notes[0].startswith("label clicked: its name")
+    assert (
+        "ordered: may be a label: give --label ordered, or --ignore ordered; left out of the fields"
+        in found.notes
+    )
+    assert "shown_first" in found.notes[2]
+    both = proposal(tmp_path, shopping(), labels=("clicked", "ordered"), ignore=("shown_first",))
+    assert [task.label for task in parse_schema(both.text).tasks] == ["clicked", "ordered"]
+    assert both.notes == ("label clicked: named by --label", "label ordered: named by --label")
+
+
+def test_rows_that_are_nobodys_keep_their_flags_but_for_what_is_called_an_outcome(tmp_path: Path) -> None:
+    found = proposal(tmp_path, shopping().drop_columns(["user_id", "recent"]))
+    fields = parse_schema(found.text).fields
+    assert "ordered" not in fields
+    assert {"shown_first", "member"} <= fields.keys()
+    assert found.notes[-1].startswith("member, shown_first: 0 or 1 too, and fields")
+
+
+@pytest.mark.parametrize(
+    ("label", "stray"),
+    [("level", "has nulls"), ("bids", r"has \d{3,}"), ("brand", "has values of type string")],
+)
+def test_a_label_that_is_not_0_or_1_is_refused(tmp_path: Path, label: str, stray: str) -> None:
+    with pytest.raises(ExamplesError, match=f"column '{label}': a label is 0 or 1 .*{stray}") as refused:
+        proposal(tmp_path, labels=(label,))
+    assert "columns of 0 and 1 are member, click" in str(refused.value)
+
+
+def test_stored_views_say_which_column_is_their_time_and_no_time_of_a_user_is_it(tmp_path: Path) -> None:
+    _, schema = proposed(tmp_path, shopping())
+    (user,), (item,) = schema.of(Entity.USER), schema.of(Entity.ITEM)
+    assert "registered_at_hour" in {field.name for field in user.fields}
+    assert (user.event_time, item.event_time) == ("timestamp", "timestamp")
+    text, schema = proposed(tmp_path, shopping().drop_columns(["timestamp"]))
+    assert schema.of(Entity.USER)[0].event_time == "event_time"
+    assert text.count("    event_time: event_time\n") == 2
 
 
 def test_a_label_nobody_named_is_asked_for(tmp_path: Path) -> None:

@@ -1,13 +1,16 @@
 """Examples -> a schema file to start from, with a comment a field; it trains as it is.
 
 Where a user and an item column are named, every other column goes to the one it follows from (the same value
-in all rows of one user, or of one item), else to the context. Without them the rows are one item view.
+in all rows of one user, or of one item), else to the context. Without them the rows are one item view. What
+may be a second label is no field: it would tell a model in training what nobody knows when it serves.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +20,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rankd_training.data.field_proposal import is_time, propose_field
+from rankd_training.data.label_proposal import choose_labels, is_outcome_name, is_two_valued
 from rankd_training.data.row_files import BATCH_ROWS, RowFile, open_rows
 from rankd_training.errors import ExamplesError
 from rankd_training.example_columns import SPLIT
 
-__all__ = ["Roles", "propose_schema"]
+__all__ = ["Roles", "SchemaProposal", "propose_schema"]
 
 SAMPLE_ROWS = 500_000
-_LABELS = frozenset(
-    {"click", "clicked", "is_click", "target", "y", "conversion", "converted", "buy", "bought"}
-)
+_EVENT_TIME = "event_time"
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _USERS, _ITEMS = ("user_id", "userid", "uid"), ("item_id", "itemid", "iid")
 
 
@@ -47,11 +50,20 @@ class Roles:
     ignore: tuple[str, ...] = ()
 
 
-def propose_schema(path: Path, roles: Roles, *, name: str) -> str:
-    """Look at (a sample of) the rows -> the text of a schema file.
+@dataclass(frozen=True, slots=True)
+class SchemaProposal:
+    """The text of a schema file, and what a person should hear of it: a line a label, and a line a doubt."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
+    """Look at (a sample of) the rows -> a schema file, with what was decided and what was left out.
 
     Raises:
-        ExamplesError: the file cannot be read, a column named is not there, or no label can be told.
+        ExamplesError: the file cannot be read, a column named is not there, a label that was named is not of
+            0 and 1, or no label can be told.
     """
     files = open_rows(path)
     table = _sample(files)
@@ -63,10 +75,12 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> str:
             hint = f"did you mean '{near[0]}'? " if near else ""
             have = ", ".join(table.column_names)
             raise ExamplesError(path, f"no such column; {hint}the file has {have}", column=column)
-    labels = roles.labels or _labels(path, table)
+    labels = choose_labels(path, table, roles.labels)
     user = roles.user or _named(table, _USERS)
     item = roles.item or _named(table, _ITEMS)
     rest = [c for c in table.column_names if c not in {SPLIT, *labels, *roles.ignore}]
+    doubtful = _perhaps_labels(table, rest, user, item)
+    rest = [c for c in rest if c not in doubtful]
     num_rows = sum(file.num_rows for file in files)
     looked = f"{table.num_rows:,} of {num_rows:,}" if table.num_rows < num_rows else f"all {num_rows:,}"
     lines = [
@@ -78,25 +92,75 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> str:
     ]
     if user is None or item is None:
         key = next((c for c in rest if _is_key(table[c])), None)
-        lines += _view("row", "item", key or "id", table, [c for c in rest if c != key])
+        time = _event_time(table, rest, ())
+        lines += _view("row", "item", key or "id", table, [c for c in rest if c != key], time=time)
         if key is None:
             lines.insert(-1, "    # No column tells the rows apart; `rankd features import` needs one.")
     else:
-        sides = _sides(table, rest, user, item)
-        lines += _view("user", "user", user, table, [user, *sides["user"]], item)
-        lines += _view("item", "item", item, table, [item, *sides["item"]], item)
+        sides, time = _sides(table, rest, user, item), _event_time(table, rest, (user, item))
+        lines += _view("user", "user", user, table, [user, *sides["user"]], item, time)
+        lines += _view("item", "item", item, table, [item, *sides["item"]], item, time)
         lines += _view("context", "context", None, table, sides["context"], item) if sides["context"] else []
-    lines += ["tasks:", *(f"  - {{name: {label}}}" for label in labels)]
-    return "\n".join(lines) + "\n"
+    lines += _left_out(table, doubtful)
+    lines.append("tasks:")
+    for label, reason in labels.items():
+        lines += [f"  # {label}: {reason}", f"  - {{name: {label}}}"]
+    kept = [c for c in rest if is_two_valued(table[c])]
+    notes = _notes(labels, doubtful, kept, sides=user is not None and item is not None)
+    return SchemaProposal("\n".join(lines) + "\n", tuple(notes))
+
+
+def _perhaps_labels(table: pa.Table, columns: Sequence[str], user: str | None, item: str | None) -> list[str]:
+    """Return columns of 0 and 1 that are neither the user's nor the item's.
+
+    Rows that are nobody's are described by such columns too; there, only a name gives an outcome away.
+    """
+    binary = [c for c in columns if c not in {user, item} and is_two_valued(table[c])]
+    if user is None or item is None:
+        return [c for c in binary if is_outcome_name(c)]
+    return [c for c in binary if not _follows(table, c, item) and not _follows(table, c, user)]
+
+
+def _left_out(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
+    if columns:
+        yield "# Left out: 0 or 1 in each row, so perhaps another label: no field."
+        yield "# If it is one, use --label; if it is known before the event, put its line into a view."
+    for column in columns:
+        yield from (f"#      - {field}" for field in propose_field(column, _whole(table[column])).fields)
+
+
+def _notes(
+    labels: dict[str, str], left_out: Sequence[str], kept: Sequence[str], *, sides: bool
+) -> Iterator[str]:
+    yield from (f"label {label}: {reason}" for label, reason in labels.items())
+    for column in left_out:
+        yield f"{column}: may be a label: give --label {column}, or --ignore {column}; left out of the fields"
+    asked = [c for c in kept if is_outcome_name(c)] if sides else kept
+    if asked:
+        yield f"{', '.join(asked)}: 0 or 1 too, and fields; what is known only after the event needs --ignore"
+
+
+def _event_time(table: pa.Table, columns: Sequence[str], entities: Sequence[str]) -> str | None:
+    """Return the first column that says when each event was; a time of a user or an item is none."""
+    times = (c for c in columns if is_time(c, _whole(table[c])))
+    return next((c for c in times if not any(_follows(table, c, entity) for entity in entities)), None)
 
 
 def _view(
-    name: str, entity: str, key: str | None, table: pa.Table, columns: Sequence[str], item: str | None = None
+    name: str,
+    entity: str,
+    key: str | None,
+    table: pa.Table,
+    columns: Sequence[str],
+    item: str | None = None,
+    time: str | None = None,
 ) -> Iterator[str]:
     yield f"  - name: {name}"
     yield f"    entity: {entity}"
     if key is not None:
-        yield f"    key: {key}"
+        yield f"    key: {_scalar(key)}"
+        yield "    # When a stored row was true; `rankd features import` needs this column in its file."
+        yield f"    event_time: {_scalar(time or _EVENT_TIME)}"
     yield "    fields:"
     for column in columns:
         values = _whole(table[column])
@@ -114,10 +178,9 @@ def _sides(table: pa.Table, columns: Sequence[str], user: str, item: str) -> dic
     for column in columns:
         if column in {user, item}:
             continue
-        timely = is_time(column, _whole(table[column]))
-        if not timely and _follows(table, column, item):
+        if _follows(table, column, item):
             sides["item"].append(column)
-        elif not timely and (_follows(table, column, user) or pa.types.is_nested(table[column].type)):
+        elif _follows(table, column, user) or pa.types.is_nested(table[column].type):
             # A list that changes from row to row is what a user did before: the user's, as of the event.
             sides["user"].append(column)
         else:
@@ -144,23 +207,6 @@ def _holds_ids_of(values: Any, item: Any) -> bool:
     return len(ids) > 0 and bool(pc.all(pc.is_in(ids, value_set=_whole(item).unique())).as_py())
 
 
-def _labels(path: Path, table: pa.Table) -> tuple[str, ...]:
-    binary = [c for c in table.column_names if _is_binary(table[c])]
-    named = tuple(c for c in binary if c.lower() in _LABELS or c.lower().startswith("label"))
-    if named:
-        return named
-    candidates = f"; columns of 0 and 1 are {', '.join(binary)}" if binary else ", and none is of 0 and 1"
-    raise ExamplesError(path, f"which column is the label? None is named so{candidates}; say it with --label")
-
-
-def _is_binary(column: Any) -> bool:
-    if pa.types.is_boolean(column.type):
-        return True
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        return False
-    return set(_whole(column).unique().to_pylist()) <= {0, 1}
-
-
 def _is_key(column: Any) -> bool:
     """Whether a column names each row: whole numbers or text, none twice."""
     plain = pa.types.is_integer(column.type) or pa.types.is_string(column.type)
@@ -169,6 +215,11 @@ def _is_key(column: Any) -> bool:
 
 def _named(table: pa.Table, names: Sequence[str]) -> str | None:
     return next((c for c in table.column_names if c.lower() in names), None)
+
+
+def _scalar(text: str) -> str:
+    """A name as YAML reads it back; JSON is YAML, and quotes what needs it."""
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
 
 
 def _sample(files: Sequence[RowFile]) -> pa.Table:

@@ -1,0 +1,81 @@
+"""Which columns are labels, why, and which others might be: what happened afterwards gives a label away.
+
+A column of 0 and 1 that is neither its user's nor its item's is as likely a second outcome of the same event
+(`ordered` beside `clicked`) as something known before it, and nothing in the rows tells the two apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rankd_training.errors import ExamplesError
+
+__all__ = ["choose_labels", "is_outcome_name", "is_two_valued"]
+
+_LABELS = frozenset(
+    {"click", "clicked", "is_click", "target", "y", "conversion", "converted", "buy", "bought"}
+)
+_OUTCOME = re.compile(
+    r"(^|_)(label|target|outcome|response|true|click|order|buy|bought|purchas|convert|conversion|sold|"
+    r"lik|love|rated|watch|install|subscri|churn|cart)",
+    re.IGNORECASE,
+)
+
+
+def choose_labels(path: Path, table: pa.Table, named: Sequence[str]) -> dict[str, str]:
+    """Return the labels, each with the reason for it.
+
+    Args:
+        path: of the file, for messages.
+        table: (a sample of) its rows.
+        named: what a person says; without it, labels are told by their names.
+
+    Raises:
+        ExamplesError: one that was named is not of 0 and 1, or none was named and none can be told.
+    """
+    for column in named:
+        _check(path, table, column)
+    if named:
+        return dict.fromkeys(named, "named by --label")
+    binary = [c for c in table.column_names if _stray(table[c]) is None]
+    told = [c for c in binary if c.lower() in _LABELS or c.lower().startswith("label")]
+    if told:
+        return dict.fromkeys(told, "its name is one that labels have, and every row has 0 or 1")
+    candidates = f"; columns of 0 and 1 are {', '.join(binary)}" if binary else ", and none is of 0 and 1"
+    raise ExamplesError(path, f"which column is the label? None is named so{candidates}; say it with --label")
+
+
+def is_two_valued(column: Any) -> bool:
+    """Whether a column has 0 and 1 (or false and true), both of them, and nothing else but nulls."""
+    return _plain(column.type) and set(pc.unique(column).to_pylist()) - {None} == {0, 1}
+
+
+def is_outcome_name(column: str) -> bool:
+    """Whether a column is called after something that happens to what was shown, such as `is_ordered`."""
+    return _OUTCOME.search(column) is not None
+
+
+def _check(path: Path, table: pa.Table, column: str) -> None:
+    if (stray := _stray(table[column])) is not None:
+        binary = [c for c in table.column_names if _stray(table[c]) is None]
+        have = f"; columns of 0 and 1 are {', '.join(binary)}" if binary else ""
+        problem = f"a label is 0 or 1 (or false or true) in every row; this column has {stray}{have}"
+        raise ExamplesError(path, problem, column=column)
+
+
+def _stray(column: Any) -> str | None:
+    """Return what keeps a column from being a label: a value as it is shown to people, or its type."""
+    if not _plain(column.type):
+        return f"values of type {column.type}"
+    others = [value for value in pc.unique(column).to_pylist() if value not in {0, 1}]
+    return None if not others else "nulls" if others[0] is None else str(others[0])
+
+
+def _plain(kind: Any) -> bool:
+    return bool(pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind))
