@@ -194,9 +194,11 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        reason = error.strerror or str(error)
+        # Python adds "(while attempting to bind on address ...)", which says the address again.
+        reason = (error.strerror or str(error)).partition(" (while attempting")[0]
         raise StartupFailed(
-            f"cannot listen on {host} port {port}: {reason}; free the port or set server.port"
+            f"cannot listen on {host} port {port}: {reason}; free the port, or choose another with --port "
+            "(server.port in a settings file)"
         ) from error
 
 

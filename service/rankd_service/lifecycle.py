@@ -97,9 +97,10 @@ class Lifecycle:
         missing = [f"model {name}: its bundle was refused, the log says why" for name in self._refused]
         if not cards:
             repository = self._settings.models.repository
-            missing.append(
-                "models: none loaded yet" if self.state is State.STARTING else f"models: none in {repository}"
+            none = (
+                f"models: none in {repository}; publish one with `rankd export`, then start the service again"
             )
+            missing.append("models: none loaded yet" if self.state is State.STARTING else none)
         if not store_up:
             missing.append("store: not answering; answers are degraded")
         return Readiness(

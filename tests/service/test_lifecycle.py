@@ -28,6 +28,7 @@ def test_g6_without_any_bundle_the_process_is_alive_and_started_but_not_ready(tm
         ready = client.get("/readyz")
         assert ready.status_code == 503
         assert "models: none in" in ready.json()["missing"][0]
+        assert "`rankd export`" in ready.json()["missing"][0]
         assert client.get("/v1/models").json() == {"models": []}
         answer = client.post("/v1/rank/films", json=RANK)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "NOT_READY")

@@ -49,7 +49,8 @@ def test_g9_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         ended = run(REDIS_URL=nowhere(), RANKD_SERVER__PORT=str(port), RANKD_MODELS__REPOSITORY=str(tmp_path))
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in line
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; free the port" in line
+    assert "--port" in line
 
 
 def test_an_address_that_names_no_store_is_refused_without_its_password(tmp_path: Path) -> None:

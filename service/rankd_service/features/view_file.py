@@ -112,12 +112,21 @@ class ViewFile:
         if absent:
             have = ", ".join(found.names) or "none"
             needs = f"view {self._view.name} needs the columns {', '.join(absent)}"
-            raise SchemaMismatch(f"{self._path}: {needs}; the file has {have}")
+            raise SchemaMismatch(f"{self._path}: {needs}; the file has {have}{self._remedy(absent)}")
         empty = found.empty_table().to_batches() or [pa.RecordBatch.from_pylist([], found)]
         self._id_strings(empty[0], 0)
         self.event_times_ms(empty[0], 0)
         for field in self._view.fields:
             Column.from_arrow(empty[0].column(field.source), field)
+
+    def _remedy(self, absent: list[str]) -> str:
+        time, view = self._view.event_time, self._view.name
+        if time not in absent:
+            return ""
+        return (
+            f"; {time} says when a row was true: rename the column that does, or set `event_time:` of view {view} "
+            "in the schema to its name, and train and export again"
+        )
 
     def _id_strings(self, batch: Any, first_row: int) -> Strings:
         column = batch.column(self._view.key)

@@ -332,6 +332,10 @@ def test_missing_columns_are_named_beside_those_there_are(server: Valkey, tmp_pa
     says = "rows.parquet: view item_profile needs the columns event_time, price; the file has item_id, title,"
     assert says in str(refused.value)
     assert "colour" in str(refused.value)
+    assert "set `event_time:` of view item_profile" in str(refused.value)
+    with pytest.raises(SchemaMismatch) as refused:
+        import_items(tmp_path, server.url, items(3, price=None))
+    assert "event_time:" not in str(refused.value), "only the column that is absent is spoken of"
 
 
 def test_a_file_that_is_no_parquet_is_refused(server: Valkey, tmp_path: Path) -> None:
