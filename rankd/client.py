@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-__all__ = ["Client", "RankdError", "RankedItem", "Ranking"]
+__all__ = ["Client", "RankdError", "RankedItem", "Ranking", "whole_url"]
 
 FieldValue = str | int | float | bool | None | list[str] | list[int]
 
@@ -68,8 +68,11 @@ class Client:
     """Speaks to one service; safe to share between threads, closed by `with` or `close`."""
 
     def __init__(self, url: str = "http://127.0.0.1:8080", *, timeout_s: float = 5.0) -> None:
-        """Connect lazily to the service at `url`; `timeout_s` bounds each whole call on our side."""
-        self._url = url.rstrip("/")
+        """Connect lazily to the service at `url` (without a scheme, by http).
+
+        `timeout_s` bounds each whole call on our side.
+        """
+        self._url = whole_url(url)
         # A proxy named in the environment is for the world outside, not for a service on this machine.
         self._http = httpx.Client(base_url=self._url, timeout=timeout_s, trust_env=not _is_here(self._url))
 
@@ -95,6 +98,10 @@ class Client:
         body: dict[str, Any] = {"item_ids" if by_id else "items": list(items), "timing": timing}
         optional = {"user": user, "context": context, "deadline_ms": deadline_ms, "top_k": top_k}
         body.update({key: value for key, value in optional.items() if value is not None})
+        return self.ask(model, body)
+
+    def ask(self, model: str, body: Mapping[str, Any]) -> Ranking:
+        """Send a request's body as it is. Raises RankdError as `rank` does."""
         return _ranking(self._call("POST", f"/v1/rank/{model}", body))
 
     def models(self) -> list[Mapping[str, Any]]:
@@ -141,6 +148,11 @@ class Client:
             error_body.get("field"),
             error_body.get("request_id"),
         )
+
+
+def whole_url(url: str) -> str:
+    """Return an address with its scheme, http where it has none, and without a slash at its end."""
+    return (url if "://" in url else f"http://{url}").rstrip("/")
 
 
 def _is_here(url: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
 import typer
 
 from rankd.cli import (
@@ -22,6 +25,7 @@ from rankd.cli import (
     train,
     tune,
 )
+from rankd.cli.screen import out
 
 __all__ = ["app", "main"]
 
@@ -32,6 +36,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _print_version(asked: bool) -> None:  # typer gives it so
+    if asked:
+        try:
+            out.print(f"rankd {version('rankd')}")
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            out.print("rankd, from a checkout that is not installed")
+        raise typer.Exit
+
+
+@app.callback()
+def rankd(
+    version_: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Rank candidates for users under a latency budget: train, export, serve."""
+
+
 app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)

@@ -25,6 +25,7 @@ class TrialBar:
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            disable=not console.is_interactive,  # it would leave an empty line in a file
         )
         self._task = self._bar.add_task("", total=total, inside="")
         self._epochs = self._steps = 0

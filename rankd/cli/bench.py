@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,21 +12,28 @@ import typer
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from rankd.cli.names import check_served
+from rankd.cli.names import check_served, only_model
 from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
+from rankd.client import Client, RankdError, whole_url
 
 if TYPE_CHECKING:
     from rankd.load.summary import Summary
 
-__all__ = ["bench"]
+__all__ = ["bench", "missed"]
 
 _GATE_REFUSED = 3
 _BODIES = 256
+_BUSY = {503, 504}
+_EXAMPLE = '{"user": "1", "item_ids": ["10", "11", "12"]}'
+_LEGEND = (
+    "good: answers in time; p50 to p99.9: latency, ms; slack: ms of the deadline left by all but the slowest "
+    "1 %; refused: p99 until a refusal, ms"
+)
 
 
 def bench(
     url: Annotated[str, typer.Option(help="Address of the service.")] = "http://127.0.0.1:8080",
-    model: Annotated[str, typer.Option(help="Model to ask.")] = "mlcc",
+    model: Annotated[str | None, typer.Option(help="Model to ask; default: the only one served.")] = None,
     rate: Annotated[str, typer.Option(help="Requests a second, or several with commas.")] = "100",
     seconds: Annotated[float, typer.Option(help="How long each rate is held.", min=1, max=3600)] = 10,
     arrivals: Annotated[str, typer.Option(help="constant, or poisson as callers send.")] = "poisson",
@@ -39,14 +47,20 @@ def bench(
         list[str] | None,
         typer.Option(help="p99=20 (ms), in_time=0.99 or degraded=0.01; exit code 3 where one is missed."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of arrivals and of drawn requests.")] = 1,
+    seed: Annotated[
+        int,
+        typer.Option(help="Number that arrivals and drawn requests are drawn from: the same gives the same."),
+    ] = 1,
     output: Annotated[
         Path | None, typer.Option("--out", help="Folder for bench.json and a picture a rate.")
     ] = None,
     home: Home = HOME,
     as_json: JsonFlag = False,
 ) -> None:
-    """Send requests at a steady rate, whatever becomes of them; print latency, stages, slack and refusals."""
+    """Send requests at a steady rate, whatever becomes of them; print latency, stages, slack and refusals.
+
+    Slack is what an answer left of its deadline, in milliseconds; below 0 it was late.
+    """
     with wants():
         import uvloop
 
@@ -59,12 +73,16 @@ def bench(
     goals = _goals(slo or [])
     rates = _rates(rate)
     bodies = _bodies(body, users, items, candidates, zipf, seed, home)
-    check_served(url, model)
-    target, headers = f"{url.rstrip('/')}/v1/rank/{model}", {"X-Deadline-Ms": f"{deadline_ms:g}"}
+    url = whole_url(url)
+    with Client(url) as client, wants(RankdError):
+        model = model or only_model(client)
+        check_served(client, model)
+        _probe(client, model, bodies[0])
+    target, headers = f"{url}/v1/rank/{model}", {"X-Deadline-Ms": f"{deadline_ms:g}"}
     summaries, columns = [], (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     for one in rates:
         due_s = due_times(Arrivals(arrivals), one, seconds, seed)
-        with Progress(*columns, console=tell, transient=True) as bar:
+        with Progress(*columns, console=tell, transient=True, disable=not tell.is_interactive) as bar:
             bar.add_task(f"{one:g} requests a second for {seconds:g} s")
             outcomes = uvloop.run(send_all(target, bodies, due_s, headers, patience_s=deadline_ms / 1000 + 1))
         summaries.append(summarise(outcomes, one, seconds, deadline_ms))
@@ -72,8 +90,6 @@ def bench(
             output.mkdir(parents=True, exist_ok=True)
             title = f"{one:g} requests a second, {model}, deadline {deadline_ms:g} ms"
             (output / f"bench-{one:g}.svg").write_text(draw(outcomes, title, deadline_ms), encoding="utf-8")
-    if all(set(s.statuses) == {"lost"} for s in summaries):
-        fail(f"{url}: nobody answers; start the service with `rankd serve`")
     tree = [asdict(s) for s in summaries]
     if output is not None:
         (output / "bench.json").write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
@@ -81,11 +97,20 @@ def bench(
         print_json(tree)
     else:
         _show(summaries)
-    missed = [m for s in summaries for m in _missed(s, goals)]
-    for line in missed:
+    misses = [m for s in summaries for m in missed(s, goals)]
+    for line in misses:
         tell.print(f"[red]missed[/]: {line}", soft_wrap=True)
-    if missed:
+    if misses:
         raise typer.Exit(_GATE_REFUSED)
+
+
+def _probe(client: Client, model: str, body: bytes) -> None:
+    """Leave where the service refuses what it is to be asked: a thousand refusals would say no more."""
+    try:
+        client.ask(model, json.loads(body))
+    except RankdError as error:
+        if error.status not in _BUSY:  # how often it is that is what is measured
+            raise
 
 
 def _rates(text: str) -> list[float]:
@@ -118,10 +143,17 @@ def _bodies(
         draw: dict[str, Any] = {"zipf": zipf, "count": _BODIES, "seed": seed, "settings": {"top_k": 10}}
         return drawn_bodies(of_users, of_items, candidates, **draw)
     path = body or home / "demo" / "request.json"
+    advice = f"write one like {_EXAMPLE}, or give --users and --items"
+    if not path.exists():
+        fail(f"{path} does not exist; {advice}", 2)
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        fail(f"--body {path}: {error}; `rankd demo` writes one, or give --users and --items", 2)
+    except OSError as error:
+        fail(f"--body {path}: {error.strerror}", 2)
+    except ValueError as error:
+        fail(f"--body {path} is not JSON ({error}); {advice}", 2)
+    if not isinstance(tree, dict):
+        fail(f"--body {path} holds no request; {advice}", 2)
     return [json.dumps({k: v for k, v in tree.items() if k not in {"timing", "deadline_ms"}}).encode()]
 
 
@@ -151,8 +183,9 @@ def _goals(slo: list[str]) -> dict[str, float]:
     return goals
 
 
-def _missed(summary: Summary, goals: dict[str, float]) -> list[str]:
-    missed = []
+def missed(summary: Summary, goals: dict[str, float]) -> list[str]:
+    """Say which goals (`--slo`, by name) one rate missed, a line each."""
+    lines = []
     for name, goal in goals.items():
         if name == "in_time":
             value, good = summary.in_time, summary.in_time >= goal
@@ -162,29 +195,29 @@ def _missed(summary: Summary, goals: dict[str, float]) -> list[str]:
             value = summary.latency_ms.get(name, float("inf"))
             good = value <= goal
         if not good:
-            missed.append(
-                f"at {summary.rate:g} requests a second {name} is {value:.4g}, the goal is {goal:g}"
-            )
-    return missed
+            found = f"{name} is {value:.4g}" if math.isfinite(value) else "no request was answered"
+            lines.append(f"at {summary.rate:g} requests a second {found}; the goal is {name}={goal:g}")
+    return lines
 
 
 def _show(summaries: list[Summary]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     percentiles = "p50", "p90", "p99", "p99.9"
-    for name in ("rate", "goodput", "in time", *percentiles, "slack p1", "degraded", "refused p99"):
-        table.add_column(name, justify="right")
-    table.add_column("answers")
+    for name in ("asked/s", "good/s", "in time", *percentiles, "slack", "degraded", "refused"):
+        table.add_column(name, justify="right", no_wrap=True)
     for s in summaries:
-        latency = [f"{s.latency_ms[p]:.2f}" if s.latency_ms else "-" for p in percentiles]
-        answers = " · ".join(f"{status} {n:,}" for status, n in s.statuses.items())
-        slack = f"{s.slack_ms['p1']:.1f}" if s.slack_ms else "-"
-        refused = f"{s.refused_ms['p99']:.2f}" if s.refused_ms else "-"
+        latency = [_ms(s.latency_ms.get(p)) for p in percentiles]
+        slack, refused = _ms(s.slack_ms.get("p1")), _ms(s.refused_ms.get("p99"))
         shares = f"{s.in_time:.2%}", *latency, slack, f"{s.degraded['any']:.2%}", refused
-        table.add_row(f"{s.rate:g}/s", f"{s.goodput:.0f}/s", *shares, answers)
+        table.add_row(f"{s.rate:g}", f"{s.goodput:.0f}", *shares)
     out.print(table)
+    out.print(f"[dim]{_LEGEND}[/]\n", soft_wrap=True)
+    for s in summaries:
+        answers = " · ".join(f"{status} {n:,}" for status, n in s.statuses.items())
+        out.print(f"answers at {s.rate:g}/s: {answers}", soft_wrap=True)
     last = summaries[-1]
     stages = " · ".join(f"{name} {v['p50']:.2f}/{v['p99']:.2f}" for name, v in last.stages_ms.items())
-    out.print(f"\nstages at {last.rate:g}/s, ms at p50/p99: {stages or 'none'}", soft_wrap=True)
+    out.print(f"stages at {last.rate:g}/s, ms at p50/p99: {stages or 'none'}", soft_wrap=True)
     reasons = " · ".join(f"{name} {share:.2%}" for name, share in last.degraded.items() if name != "any")
     if reasons:
         out.print(f"degraded: {reasons}", soft_wrap=True)
@@ -192,3 +225,8 @@ def _show(summaries: list[Summary]) -> None:
         tell.print(
             f"[yellow]the generator itself was {last.lag_ms:.1f} ms late at its p99[/]", soft_wrap=True
         )
+
+
+def _ms(value: float | None) -> str:
+    """At most six characters, so that a row fits 80 columns."""
+    return "-" if value is None else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"  # noqa: PLR2004

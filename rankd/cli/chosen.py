@@ -34,7 +34,12 @@ SCHEMA_FILE = "schema.yaml"
 DataName = Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")]
 ExamplesFile = Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")]
 SchemaFile = Annotated[Path | None, typer.Option(help="Schema file of your examples.")]
-GroupColumn = Annotated[str | None, typer.Option(help="Whose row it is; default: the user view's key.")]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column that says whose row it is, for the AUC per user; default: the user view's key."
+    ),
+]
 SplitShares = Annotated[
     str | None,
     typer.Option("--split", help="Deal out rows by shares such as 80/10/10; default: their column `split`."),

@@ -66,7 +66,7 @@ def compare(
         from rankd_training import trial as trials
         from rankd_training.comparison import Contestant
         from rankd_training.comparison import compare as run_comparison
-        from rankd_training.comparison_text import comparison_markdown, comparison_table
+        from rankd_training.comparison_text import comparison_markdown, comparison_table, comparison_verdicts
         from rankd_training.errors import SettingError, TrainingError
         from rankd_training.provenance import made_by
 
@@ -114,6 +114,8 @@ def compare(
         print_json(whole)
         return
     out.print(comparison_table(whole))
+    for line in comparison_verdicts(whole):
+        out.print(line, soft_wrap=True, markup=False)
     out.print(f"\n{folder / title}.md and .json", soft_wrap=True)
 
 

@@ -10,7 +10,9 @@ from rich.table import Table
 
 from rankd.cli.screen import JsonFlag, download_bar, out, print_json, row_bar, tell, wants
 
-app = typer.Typer(help="Public data sets: list them, get them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Data sets: get public ones, convert published files, generate rows.", no_args_is_help=True
+)
 
 Root = Annotated[
     Path | None, typer.Option("--root", envvar="RANKD_DATA", help="Data folder; default: the user's cache.")
@@ -108,7 +110,9 @@ def generate(
     strength: Annotated[float, typer.Option(help="Of an interaction, in the logit.")] = 1.0,
     main: Annotated[float, typer.Option(help="Deviation of main effects.")] = 0.1,
     base_rate: Annotated[float, typer.Option(help="Share of ones.")] = 0.25,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 17,
+    seed: Annotated[
+        int, typer.Option(help="Number that the rows are drawn from: the same gives the same rows.")
+    ] = 17,
 ) -> None:
     """Invent rows with planted interactions: examples.parquet and schema.yaml, ready for `rankd train`."""
     with wants():

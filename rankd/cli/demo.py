@@ -16,7 +16,7 @@ import typer
 
 from rankd.cli.case import Case, choose
 from rankd.cli.features import import_view
-from rankd.cli.names import check_architecture
+from rankd.cli.names import ARCHITECTURES, check_architecture
 from rankd.cli.process import free_port, port_is_free, serving
 from rankd.cli.rank import show
 from rankd.cli.screen import HOME, Home, RedisUrl, download_bar, fail, tell, wants
@@ -34,7 +34,7 @@ _FUSION = {"liked": 1.0, "loved": 1.0}
 def demo(
     once: Annotated[bool, typer.Option("--once", help="Stop after the answer.")] = False,
     user: Annotated[int | None, typer.Option(help="Whom to rank for; default: the user seen last.")] = None,
-    model: Annotated[str, typer.Option(help="What to train: mlcc, infnet, armnet, dcnv2 or lr.")] = "mlcc",
+    model: Annotated[str, typer.Option(help=f"What to train: {', '.join(ARCHITECTURES)}.")] = "mlcc",
     data: Annotated[str, typer.Option(help="Data set; without a network, the synthetic one.")] = _DATA,
     port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.", min=0, max=65535)] = 8080,
     prepare_only: Annotated[
@@ -74,7 +74,7 @@ def demo(
         with Client(url) as client, wants(RankdError):
             tell.print(f"Of {len(case.item_ids)} films this user has not seen, the {_TOP_K} best:\n")
             ask = partial(client.rank, model, case.user, case.item_ids, top_k=_TOP_K, timing=True)
-            show(ask(), case.titles, len(case.item_ids))
+            show(ask(), case.titles, len(case.item_ids), case.user)
             warm_ms = statistics.median(ask().took_ms for _ in range(_AGAIN))
         tell.print(f"that was the first request; the same one {_AGAIN} times more: median {warm_ms:.2f} ms")
         tell.print(

@@ -39,7 +39,10 @@ def evaluate(
         typer.Option("--by", help="Also by the values of this field or column; may be given several times."),
     ] = None,
     group_column: Annotated[
-        str | None, typer.Option(help="Whose row it is; default: what training took.")
+        str | None,
+        typer.Option(
+            help="Column that says whose row it is, for the AUC per user; default: the one training took."
+        ),
     ] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Draws of users for the 95 % intervals.")] = 300,
     as_json: JsonFlag = False,

@@ -29,11 +29,15 @@ def explain(
     top: Annotated[int, typer.Option(min=2, help="How many by default.")] = 5,
     task: Annotated[str | None, typer.Option(help="Whose loss; default: all tasks by weight.")] = None,
     epsilon: Annotated[
-        float, typer.Option(help="How much worse a model may be, as a share of the loss.")
+        float,
+        typer.Option(help="How much worse a model may be and still count: 0.05 allows a loss 5 % higher."),
     ] = 0.05,
     rows: Annotated[int, typer.Option(min=10, help="Rows at most, drawn at random.")] = 1000,
     shuffles: Annotated[int, typer.Option(min=1, help="Permutations an effect.")] = 30,
-    seed: Annotated[int, typer.Option(help="Of rows and permutations.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Number that rows and permutations are drawn from: the same gives the same page."),
+    ] = 0,
     split: SplitName = "test",
     output: Annotated[
         Path | None, typer.Option("--out", help="The page; default: explanation.html in the run's folder.")
@@ -53,7 +57,10 @@ def explain(
     if not page.parent.is_dir():
         fail(f"--out {page}: the folder {page.parent} does not exist", 2)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with wants(TrainingError, ContractError), Progress(*columns, console=tell, transient=True) as bar:
+    with (
+        wants(TrainingError, ContractError),
+        Progress(*columns, console=tell, transient=True, disable=not tell.is_interactive) as bar,
+    ):
         under_way = bar.add_task("reading", total=None)
         try:
             subject = load_subject(run, examples, split=split)

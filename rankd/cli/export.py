@@ -9,6 +9,9 @@ import typer
 
 from rankd.cli.runs import newest
 from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
+from rankd_contract.bundle import Bundle, versions
+from rankd_contract.errors import ContractError
+from rankd_contract.manifest import MANIFEST, BundleManifest
 
 __all__ = ["export", "parse_fusion"]
 
@@ -37,7 +40,6 @@ def export(
         run = newest(home / "runs")
         tell.print(f"exporting the newest run, {run}", soft_wrap=True, markup=False)
     with wants():
-        from rankd_contract.errors import ContractError
         from rankd_export.errors import ExportError
         from rankd_export.exporter import export_run
         from rankd_training.errors import TrainingError
@@ -47,6 +49,13 @@ def export(
             run, repository or home / "bundles", name=name, fusion=parse_fusion(fusion), explain=explain
         )
     manifest = bundle.manifest
+    before = _architecture_before(bundle)
+    if before not in {None, manifest.architecture}:
+        tell.print(
+            f"[bold yellow]warning[/]: the version of {manifest.model} before this one was {before}, this "
+            f"one is {manifest.architecture}; a service that runs keeps the old one: restart `rankd serve`",
+            soft_wrap=True,
+        )
     if as_json:
         print_json({"path": str(bundle.path), "version": manifest.version, "parity": manifest.parity})
         return
@@ -56,6 +65,16 @@ def export(
         f"largest difference to the model over {len(manifest.parity['sizes'])} request sizes: {worst:.1e}",
         soft_wrap=True,
     )
+
+
+def _architecture_before(bundle: Bundle) -> str | None:
+    """Return the architecture of the version before; None where there is none, or it cannot be read."""
+    home = bundle.path.parent
+    try:
+        before = max(v for v in versions(home.parent, home.name) if v < bundle.manifest.version)
+        return BundleManifest.from_json((home / str(before) / MANIFEST).read_bytes()).architecture
+    except (OSError, ValueError, ContractError):
+        return None
 
 
 def parse_fusion(text: str | None) -> dict[str, float] | None:

@@ -96,6 +96,7 @@ def get(
             table.add_row(value.field, value.status, _text(value.stored), _text(value.read_as))
         if report.values:
             out.print(table)
+            tell.print("[dim]numbers are as encoded: what the field's transforms made of them[/]")
     if not report.values:
         raise typer.Exit(1)
 
@@ -127,7 +128,8 @@ def import_view(
         from rankd_service.errors import ServiceError
         from rankd_service.features.embedded import EmbeddedStore
         from rankd_service.features.importer import import_rows
-    with ExitStack() as stack, wants(ServiceError, ContractError):
+    # The bar ends before an error is told, else it would be drawn over it.
+    with wants(ServiceError, ContractError), ExitStack() as stack:
         url = redis_url or stack.enter_context(EmbeddedStore.attach_or_start(store_folder)).url
         columns = (
             TextColumn("  {task.description}"),
@@ -135,7 +137,9 @@ def import_view(
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
-        bar = stack.enter_context(Progress(*columns, console=tell, transient=True))
+        bar = stack.enter_context(
+            Progress(*columns, console=tell, transient=True, disable=not tell.is_interactive)
+        )
         task = bar.add_task(f"{view} rows", total=None)
         return import_rows(
             parquet,

@@ -14,7 +14,32 @@ from rankd_contract.bundle import model_names, open_current
 from rankd_contract.errors import ContractError
 from rankd_contract.schema import FeatureSchema
 
-__all__ = ["check_architecture", "check_served", "published_schema", "served_instead", "unknown"]
+__all__ = [
+    "ARCHITECTURES",
+    "check_architecture",
+    "check_served",
+    "only_model",
+    "published_schema",
+    "served_instead",
+    "unknown",
+]
+
+# What `--help` says without importing torch; a test holds it to the registry.
+ARCHITECTURES = (
+    "mlcc",
+    "infnet",
+    "armnet",
+    "dcnv2",
+    "wukong",
+    "dlrm",
+    "deepfm",
+    "mmoe",
+    "ple",
+    "optinter",
+    "dnn",
+    "fm",
+    "lr",
+)
 
 
 def unknown(option: str, name: str, known: Sequence[str], what: str) -> NoReturn:
@@ -43,12 +68,20 @@ def published_schema(repository: Path, name: str) -> FeatureSchema:
         return open_current(repository, name).schema
 
 
-def check_served(url: str, name: str) -> None:
+def check_served(client: Client, name: str) -> None:
     """Leave where a service names its models and has none of that name; what else is wrong shows later."""
-    with Client(url) as client, suppress(RankdError):
+    with suppress(RankdError):
         known = [str(m["model"]) for m in client.models()]
         if known and name not in known:
             unknown("--model", name, known, "served")
+
+
+def only_model(client: Client) -> str:
+    """Return the name of the one model that is served; leaves where there is none, or a choice."""
+    names = [str(m["model"]) for m in client.models()]
+    if len(names) != 1:
+        fail(f"--model is needed: the service has {', '.join(names) or 'no model'}", 2)
+    return names[0]
 
 
 def served_instead(client: Client, name: str, error: RankdError) -> NoReturn:

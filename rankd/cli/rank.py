@@ -11,9 +11,11 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from rankd.cli.names import served_instead
+from rankd.cli.names import only_model, served_instead
 from rankd.cli.screen import JsonFlag, fail, out, print_json, wants
 from rankd.client import Client, RankdError, Ranking
+from rankd_contract.errors import YamlError
+from rankd_contract.strict_yaml import read_yaml
 
 __all__ = ["REASONS", "RUNGS", "rank", "show"]
 
@@ -28,25 +30,37 @@ def rank(
     items_file: Annotated[Path | None, typer.Option(help="Or a file with one id a line.")] = None,
     model: Annotated[str | None, typer.Option(help="Model to ask; default: the only one served.")] = None,
     url: Url = "http://127.0.0.1:8080",
+    context: Annotated[
+        list[str] | None,
+        typer.Option(help="Field of the context as key=value, such as hour=7; may be given several times."),
+    ] = None,
     top_k: Annotated[int, typer.Option(help="How many to show.", min=1)] = 10,
     deadline_ms: Annotated[float | None, typer.Option(help="Time the answer may take.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Rank candidates for a user."""
-    candidates = _candidates(items, items_file)
+    candidates, fields = _candidates(items, items_file), _context(context or [])
     with Client(url) as client, wants(RankdError):
-        name = model or _only_model(client)
+        name = model or only_model(client)
         try:
-            ranking = client.rank(name, user, candidates, deadline_ms=deadline_ms, top_k=top_k, timing=True)
+            ranking = client.rank(
+                name,
+                user,
+                candidates,
+                context=fields or None,
+                deadline_ms=deadline_ms,
+                top_k=top_k,
+                timing=True,
+            )
         except RankdError as error:
             served_instead(client, name, error)
     if as_json:
         print_json(asdict(ranking))
     else:
-        show(ranking, {}, len(candidates))
+        show(ranking, {}, len(candidates), user)
 
 
-def show(ranking: Ranking, titles: dict[str, str], candidates: int) -> None:
+def show(ranking: Ranking, titles: dict[str, str], candidates: int, user: str | None) -> None:
     """Print a slate, what was less than perfect about it, and where the time went."""
     tasks = list(ranking.items[0].scores) if ranking.items else []
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -64,6 +78,9 @@ def show(ranking: Ranking, titles: dict[str, str], candidates: int) -> None:
         f" in {ranking.took_ms:.2f} ms: {stages}",
         soft_wrap=True,
     )
+    if "NOT_FOUND" in ranking.feature_status.get("user", {}):
+        said = f"user {user}: no stored row, the schema's defaults were used"
+        out.print(said, soft_wrap=True, markup=False)
     for entry in ranking.degraded:
         out.print(f"[yellow]degraded[/]: {escape(_words(entry))}", soft_wrap=True)
 
@@ -74,7 +91,7 @@ REASONS = {
     "store_busy": "the feature store was too busy",
     "store_error": "the feature store answered with an error",
     "no_time": "no time was left to read features",
-    "features_missing": "most candidates have no stored features",
+    "features_missing": "most candidates have no stored features; run `rankd features import`",
     "rows_unreadable": "stored rows could not be read",
     "inference_late": "the model had no time for all of them",
     "score_not_finite": "the model gave no number",
@@ -106,8 +123,15 @@ def _candidates(items: str | None, file: Path | None) -> list[str]:
     return [part.strip() for part in str(items).split(",") if part.strip()]
 
 
-def _only_model(client: Client) -> str:
-    names = [str(m["model"]) for m in client.models()]
-    if len(names) != 1:
-        fail(f"--model is needed: the service has {', '.join(names) or 'no model'}", 2)
-    return names[0]
+def _context(pairs: list[str]) -> dict[str, Any]:
+    """Read `key=value` pairs, values as YAML."""
+    fields: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            fail(f"--context {pair}: expected key=value, such as hour=7", 2)
+        try:
+            fields[key] = read_yaml(text)
+        except YamlError:
+            fail(f"--context {key}: the value is not valid YAML", 2)
+    return fields

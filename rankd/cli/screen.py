@@ -116,7 +116,9 @@ def print_json(tree: Any) -> None:
 def download_bar() -> Iterator[DownloadProgress]:
     """Show bytes, speed and remaining time; yields what a download calls after each piece."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=tell, transient=True) as bar:
+    with Progress(
+        *columns, TimeRemainingColumn(), console=tell, transient=True, disable=not tell.is_interactive
+    ) as bar:
         task = bar.add_task("", total=None, visible=False)
 
         def show(what: str, done_bytes: int, total_bytes: int) -> None:
@@ -129,6 +131,6 @@ def download_bar() -> Iterator[DownloadProgress]:
 def row_bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show how many rows are done; yields what is called with rows done and rows in all (0 where unknown)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=tell, transient=True) as bar:
+    with Progress(*columns, console=tell, transient=True, disable=not tell.is_interactive) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total or None)

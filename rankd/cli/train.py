@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from rankd.cli.chosen import SCHEMA_FILE, SettingsFile, merged, settings_files
 from rankd.cli.data import Root
-from rankd.cli.names import check_architecture
+from rankd.cli.names import ARCHITECTURES, check_architecture
 from rankd.cli.report import REPORT, write_report
 from rankd.cli.runs import export_command, remember
 from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
@@ -28,7 +28,7 @@ __all__ = ["run_training", "train"]
 
 
 def train(
-    model: Annotated[str, typer.Option(help="What to train: mlcc, infnet, armnet, dcnv2 or lr.")] = "mlcc",
+    model: Annotated[str, typer.Option(help=f"What to train: {', '.join(ARCHITECTURES)}.")] = "mlcc",
     data: Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")] = None,
     examples: Annotated[
         Path | None, typer.Option(help="Or your own examples: a Parquet or libsvm file, or a folder of them.")
@@ -51,7 +51,12 @@ def train(
         Path | None, typer.Option(help="Folder of the run; default: a new one in HOME/runs.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data at most.", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and dropout.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Number that weights, order of rows and dropout are drawn from; the same gives the same run."
+        ),
+    ] = None,
     resume: Annotated[
         Path | None, typer.Option(help="Go on with a run that was killed: the folder it was to leave.")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +11,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+from rankd.cli.names import ARCHITECTURES
+from rankd_training.models import registry
+from tests.support.bundles import SCHEMA_TEXT
 
 
 def rankd(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -50,7 +55,13 @@ def test_help_names_every_verb() -> None:
         (("train", "--resume", "no-such-run"), 1, "no run to there was begun"),
         (("train", "--data", "movielens-synthetic", "--set", "seed=" + "[" * 5000), 2, "not valid YAML"),
         (("export", "run", "--fusion", "liked"), 2, "liked=1"),
-        (("evaluate", "no-such-run", "--examples", "x.parquet"), 1, "rankd train"),
+        (("evaluate", "no-such-run", "--examples", "x.parquet"), 1, "no-such-run: does not exist; name the"),
+        (
+            ("bench", "--body", "no.json"),
+            2,
+            'no.json does not exist; write one like {"user": "1", "item_ids"',
+        ),
+        (("rank", "--user", "1", "--items", "2", "--context", "hour"), 2, "such as hour=7"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else str(value),
 )
@@ -61,6 +72,35 @@ def test_a_wrong_step_names_what_to_do_next(
     assert result.returncode == code, result.stderr
     assert hint in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_the_version_is_said() -> None:
+    assert re.fullmatch(r"rankd \d+\.\d+\.\S+\n", rankd("--version").stdout)
+
+
+def test_help_names_every_model_without_importing_torch() -> None:
+    assert list(ARCHITECTURES) == registry.names()
+    for verb in ("train", "demo"):
+        program = (
+            f"import sys; sys.modules['torch'] = None; sys.argv = ['rankd', '{verb}', '--help']; "
+            "from rankd.cli import main; main()"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        words = set(re.findall(r"\w+", result.stdout))
+        assert words >= set(ARCHITECTURES)
+
+
+def test_an_error_leaves_no_empty_line_of_a_bar_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x.parquet").write_text("no rows")
+    (tmp_path / "schema.yaml").write_text(SCHEMA_TEXT)
+    arguments = ("import", "x.parquet", "--view", "user", "--schema", "schema.yaml")
+    result = rankd("features", *arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: x.parquet: cannot be read as a Parquet file")
+    assert "\n\n" not in result.stderr
 
 
 def test_a_taken_port_is_said_before_anything_is_trained(tmp_path: Path) -> None:
@@ -109,6 +149,7 @@ def test_rows_alone_become_a_model_in_three_commands(tmp_path: Path) -> None:
     pq.write_table(rows, tmp_path / "rows.parquet")
     proposed = rankd("schema", "infer", "rows.parquet", "-o", "schema.yaml", cwd=tmp_path)
     assert proposed.returncode == 0, proposed.stderr
+    assert "label label" in proposed.stderr
     assert "rankd train --examples rows.parquet --schema schema.yaml" in proposed.stderr
     arguments = ("--examples", "rows.parquet", "--schema", "schema.yaml", "--split", "60/20/20", "--json")
     trained = rankd("train", "--model", "lr", "--epochs", "1", *arguments, cwd=tmp_path)

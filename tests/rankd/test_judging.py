@@ -61,7 +61,8 @@ def test_evaluate_gives_the_runs_own_metrics_and_slices(place: Path) -> None:
     text = rankd(*asked)
     assert "95 % interval" in text
     assert "by hour" in text
-    assert "'weekday'" in CliRunner().invoke(app, [*map(str, asked), "--by", "weekday"]).stderr
+    said = CliRunner().invoke(app, [*map(str, asked), "--by", "hours"]).stderr
+    assert "'hours'; did you mean 'hour'? fields:" in said
 
 
 def test_report_and_explain_write_their_pages(place: Path) -> None:
@@ -108,7 +109,9 @@ def test_compare_writes_both_files_and_finds_its_trials_again(place: Path) -> No
     assert (place / "results" / "tiny.md").read_text().startswith("# Results on tiny\n")
     before = {path: path.stat().st_mtime_ns for path in (place / "home" / "trials").glob("*/trial.json")}
     assert len(before) == 4
-    assert "2 seeds" in rankd(*asked)
+    text = rankd(*asked)
+    assert "2 seeds" in text
+    assert "click: mlcc − lr = " in text
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -203,6 +206,7 @@ def test_scaling_writes_a_page_and_the_fits(place: Path) -> None:
         ("compare --models lr,lr --data movielens-synthetic", 2, "twice"),
         ("compare --models lr --examples x --schema y", 2, "no such file"),
         ("compare --models lr,nobody --data movielens-synthetic", 2, "mlcc"),
+        ("compare --models lr,mlc --data movielens-synthetic", 2, "did you mean 'mlcc'?"),
         ("compare --models lr --seeds 1,1 --data movielens-synthetic", 2, "--seeds"),
         ("compare --models lr --data no-such-data", 1, "movielens-100k"),
         (

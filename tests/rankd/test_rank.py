@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rankd.cli.bench import missed
 from rankd.cli.rank import REASONS, RUNGS
+from rankd.load.sender import Outcome
+from rankd.load.summary import summarise
 from rankd_service.app import build
 from rankd_service.domain import DegradeReason, Rung
 from rankd_service.errors import StoreErrorKind
@@ -46,6 +49,54 @@ def test_a_model_that_is_not_served_is_answered_with_those_that_are(address: str
         done = rankd(*command, "--url", address, "--model", "flims")
         assert done.returncode == 2, done.stderr
         assert "--model flims: unknown; did you mean 'films'? served: films, prices" in done.stderr
+
+
+@pytest.fixture
+def healthy(tmp_path: Path) -> Iterator[str]:
+    publish_bundle(tmp_path, "films", echo)
+    with running(build(load_settings(models={"repository": tmp_path}), MemoryStore())) as address:
+        until_ready(address)
+        yield address
+
+
+def test_rows_that_are_not_stored_are_said_with_what_to_do(healthy: str) -> None:
+    asked = ("rank", "--user", "nobody", "--items", "1,2", "--context", "hour=7", "--context", "device=phone")
+    done = rankd(*asked, "--url", healthy.removeprefix("http://"))
+    assert done.returncode == 0, done.stderr
+    assert "user nobody: no stored row, the schema's defaults were used" in done.stdout
+    assert "no stored features; run `rankd features import`" in done.stdout
+    wrong = rankd("rank", "--user", "1", "--items", "1", "--context", "hour=seven", "--url", healthy)
+    assert wrong.returncode == 1
+    assert "context.hour" in wrong.stderr
+
+
+def test_bench_takes_the_only_model_and_fits_80_columns(healthy: str, tmp_path: Path) -> None:
+    body = tmp_path / "request.json"
+    body.write_text('{"user": "42", "item_ids": ["1"]}')
+    asked = ("bench", "--body", str(body), "--rate", "20,40", "--seconds", "1")
+    done = rankd(*asked, "--url", healthy.removeprefix("http://"), "--slo", "p99=1000")
+    assert done.returncode == 0, done.stderr
+    header, *rows = done.stdout.splitlines()[:3]
+    assert header.split()[:2] == ["asked/s", "good/s"]
+    assert [row.split()[0] for row in rows] == ["20", "40"]
+    assert len(header) <= 80
+    assert "slack: ms of the deadline" in done.stdout
+    assert "answers at 40/s: 200 " in done.stdout
+
+
+def test_bench_stops_at_a_first_request_that_is_refused(healthy: str, tmp_path: Path) -> None:
+    body = tmp_path / "request.json"
+    body.write_text('{"user": "42", "item_ids": ["1"], "top": 3}')
+    done = rankd("bench", "--body", str(body), "--url", healthy)
+    assert done.returncode == 1
+    assert done.stderr == "error: SCHEMA: unknown key; did you mean 'top_k'? (field top)\n"
+    assert "asked/s" not in done.stdout
+
+
+def test_a_goal_without_any_answer_is_said_in_words() -> None:
+    summary = summarise([Outcome(0.0, 0.0, 0.001, 503)], rate=1, seconds=1, deadline_ms=250)
+    (line,) = missed(summary, {"p99": 20})
+    assert line == "at 1 requests a second no request was answered; the goal is p99=20"
 
 
 def test_every_reason_and_every_rung_has_words() -> None:

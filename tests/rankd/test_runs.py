@@ -32,6 +32,17 @@ def test_train_says_what_to_type_next_and_export_alone_takes_the_newest(tmp_path
     assert "--model lrr: unknown; did you mean 'lr'? published in .rankd/bundles: lr" in nearly.stderr
 
 
+def test_an_export_over_another_architecture_is_warned_of(tmp_path: Path) -> None:
+    write(tmp_path)
+    said: list[str] = []
+    for model in ("lr", "fm", "fm"):
+        files = "--examples", "examples.parquet", "--schema", "schema.yaml", "--output", f"run-{len(said)}"
+        assert rankd("train", *files, "--model", model, "--epochs", "1", cwd=tmp_path).returncode == 0
+        said.append(rankd("export", f"run-{len(said)}", "--name", "feed", cwd=tmp_path).stderr)
+    warning = "the version of feed before this one was lr, this one is fm;"
+    assert [warning in text and "restart `rankd serve`" in text for text in said] == [False, True, False]
+
+
 def test_a_run_elsewhere_is_remembered_too_and_its_command_can_be_typed(tmp_path: Path) -> None:
     run, home = ended(tmp_path, "my run", 100), tmp_path / "my home"
     remember(home / "runs", run)

@@ -11,7 +11,7 @@ from scipy.stats import ttest_rel
 from sklearn.metrics import roc_auc_score
 
 from rankd_training.comparison import Contestant, compare, holm, paired_t
-from rankd_training.comparison_text import comparison_markdown, comparison_table
+from rankd_training.comparison_text import comparison_markdown, comparison_table, comparison_verdicts
 from rankd_training.errors import SettingError
 from rankd_training.provenance import made_by
 from rankd_training.trial import Source, Trial, TrialStore
@@ -97,6 +97,19 @@ def test_the_page_says_how_it_was_made_and_what_met_the_test_rows(report: dict[s
     shown = console.export_text()
     assert "mlcc" in shown
     assert "…" not in shown
+
+
+def test_each_pair_has_its_verdict_on_a_line(report: dict[str, Any]) -> None:
+    lines = comparison_verdicts(report)
+    assert len(lines) == len(report["differences"])
+    click = next(line for line in lines if line.startswith("click: mlcc − lr = +0."))
+    assert click.endswith(": more than chance")
+    assert "paired t-test over 3 seeds, p " in click
+    other = json.loads(json.dumps(report))
+    other["differences"][0]["seeds"]["p_holm"] = 0.4
+    assert comparison_verdicts(other)[0].endswith("p 0.400: no more than chance")
+    other["differences"][0]["seeds"]["p_holm"] = None
+    assert comparison_verdicts(other)[0].endswith("no paired t-test: all seeds differ alike")
 
 
 def test_one_model_and_one_seed_have_no_difference_and_no_deviation(

@@ -76,6 +76,8 @@ def load(folder: Path) -> RankingModel:
     Raises:
         RunError: a file is missing, unreadable or does not fit the others; names it.
     """
+    if not folder.exists():
+        raise RunError(folder, "does not exist; name the folder of a run, as `rankd train` prints it")
     try:
         tree = json.loads((folder / MODEL).read_text(encoding="utf-8"))
         schema = parse_schema((folder / SCHEMA).read_text(encoding="utf-8"))

@@ -10,7 +10,9 @@ from rich.table import Table
 
 from rankd_training.comparison import MEASURES
 
-__all__ = ["comparison_markdown", "comparison_table"]
+__all__ = ["comparison_markdown", "comparison_table", "comparison_verdicts"]
+
+_CHANCE = 0.05
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:
@@ -28,6 +30,22 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
     for row in _rows(report, "test", strong="[bold]{}[/]"):
         shown.add_row(*(cell.replace(" ± 0.", " ±.") for cell in row))
     return shown
+
+
+def comparison_verdicts(report: Mapping[str, Any]) -> list[str]:
+    """Say of each pair whether the paired test over seeds tells the two apart, on a line."""
+    count = len(report["seeds"])
+    lines = []
+    for entry in report["differences"]:
+        found, p = entry["seeds"], entry["seeds"]["p_holm"]
+        if p is not None:
+            apart = "more than chance" if p < _CHANCE else "no more than chance"
+            verdict = f"paired t-test over {count} seeds, p {_p_value(p)}: {apart}"
+        else:
+            why = "one seed has none" if count == 1 else "all seeds differ alike"
+            verdict = f"no paired t-test: {why}"
+        lines.append(f"{entry['task']}: {' − '.join(entry['models'])} = {found['mean']:+.4f} AUC; {verdict}")
+    return lines
 
 
 def comparison_markdown(report: Mapping[str, Any]) -> str:

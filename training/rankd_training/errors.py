@@ -21,6 +21,7 @@ TrainingError
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -127,7 +128,9 @@ class UnknownModel(SettingError):
     """No model has the name asked for."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        super().__init__(f"no model is called {name!r}; known: {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        super().__init__(f"no model is called {name!r}; {hint}known: {', '.join(known)}")
         self.name = name
         self.known = tuple(known)
 

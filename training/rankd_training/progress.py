@@ -62,6 +62,7 @@ class RichProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_interactive,  # it would leave an empty line in a file
         )
         self._task = self._bar.add_task("", loss=0.0, speed=0.0, visible=False)
         self._epochs = 0

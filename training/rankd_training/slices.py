@@ -5,6 +5,7 @@ Legend: N rows.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,8 +59,10 @@ def by_field(path: Path, schema: FeatureSchema, name: str, row_N: npt.NDArray[np
     column = field.source if field else name
     known = raw_schema(path).names
     if column not in known:
+        near = difflib.get_close_matches(name, [*schema.fields, *known], 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
         raise SettingError(
-            f"no field or column is called {name!r}; fields: {', '.join(schema.fields)}; "
+            f"no field or column is called {name!r}; {hint}fields: {', '.join(schema.fields)}; "
             f"columns: {', '.join(known)}"
         )
     whole = pa.Table.from_batches(list(raw_batches(path, [column])))

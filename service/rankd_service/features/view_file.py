@@ -124,8 +124,8 @@ class ViewFile:
         if time not in absent:
             return ""
         return (
-            f"; {time} says when a row was true: rename the column that does, or set `event_time:` of view {view} "
-            "in the schema to its name, and train and export again"
+            f"; {time} says when a row was true: rename the column that does, or set `event_time:` of view "
+            f"{view} in the schema to its name, and train and export again"
         )
 
     def _id_strings(self, batch: Any, first_row: int) -> Strings:
