@@ -100,9 +100,11 @@ class Client:
         body.update({key: value for key, value in optional.items() if value is not None})
         return self.ask(model, body)
 
-    def ask(self, model: str, body: Mapping[str, Any]) -> Ranking:
+    def ask(
+        self, model: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
+    ) -> Ranking:
         """Send a request's body as it is. Raises RankdError as `rank` does."""
-        return _ranking(self._call("POST", f"/v1/rank/{model}", body))
+        return _ranking(self._call("POST", f"/v1/rank/{model}", body, headers))
 
     def models(self) -> list[Mapping[str, Any]]:
         """Return the models that are served."""
@@ -128,9 +130,11 @@ class Client:
     ) -> None:
         self.close()
 
-    def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         try:
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, json=body, headers=headers)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             message = f"no answer from {self._url} ({error}); is `rankd serve` running?"
             raise RankdError(0, "UNREACHABLE", message, None, None) from error

@@ -73,12 +73,12 @@ def bench(
     goals = _goals(slo or [])
     rates = _rates(rate)
     bodies = _bodies(body, users, items, candidates, zipf, seed, home)
-    url = whole_url(url)
+    url, headers = whole_url(url), {"X-Deadline-Ms": f"{deadline_ms:g}"}
     with Client(url) as client, wants(RankdError):
         model = model or only_model(client)
         check_served(client, model)
-        _probe(client, model, bodies[0])
-    target, headers = f"{url}/v1/rank/{model}", {"X-Deadline-Ms": f"{deadline_ms:g}"}
+        _probe(client, model, bodies[0], headers)
+    target = f"{url}/v1/rank/{model}"
     summaries, columns = [], (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     for one in rates:
         due_s = due_times(Arrivals(arrivals), one, seconds, seed)
@@ -104,10 +104,10 @@ def bench(
         raise typer.Exit(_GATE_REFUSED)
 
 
-def _probe(client: Client, model: str, body: bytes) -> None:
+def _probe(client: Client, model: str, body: bytes, headers: dict[str, str]) -> None:
     """Leave where the service refuses what it is to be asked: a thousand refusals would say no more."""
     try:
-        client.ask(model, json.loads(body))
+        client.ask(model, json.loads(body), headers=headers)
     except RankdError as error:
         if error.status not in _BUSY:  # how often it is that is what is measured
             raise

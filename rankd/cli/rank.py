@@ -91,11 +91,12 @@ REASONS = {
     "store_busy": "the feature store was too busy",
     "store_error": "the feature store answered with an error",
     "no_time": "no time was left to read features",
-    "features_missing": "most candidates have no stored features; run `rankd features import`",
+    "features_missing": "most candidates have no stored features",
     "rows_unreadable": "stored rows could not be read",
     "inference_late": "the model had no time for all of them",
     "score_not_finite": "the model gave no number",
 }
+_REMEDIES = {"features_missing": "; run `rankd features import`"}
 RUNGS = {
     "near_cache_row": "were scored with their own rows as kept from earlier",
     "default_row": "were scored with defaults for the user's row or their own",
@@ -108,8 +109,9 @@ RUNGS = {
 def _words(entry: Mapping[str, Any]) -> str:
     """Say what was answered instead, for how many candidates and why; a newer service's words as they are."""
     reason, rung, affected = str(entry.get("reason")), str(entry.get("rung")), entry.get("affected")
+    remedy = _REMEDIES.get(reason, "")
     done = RUNGS.get(rung, f"were answered by {rung}")
-    return f"{REASONS.get(reason, reason)}: {affected} of the candidates {done} ({reason})"
+    return f"{REASONS.get(reason, reason)}: {affected} of the candidates {done} ({reason}){remedy}"
 
 
 def _candidates(items: str | None, file: Path | None) -> list[str]:

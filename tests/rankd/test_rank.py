@@ -64,7 +64,7 @@ def test_rows_that_are_not_stored_are_said_with_what_to_do(healthy: str) -> None
     done = rankd(*asked, "--url", healthy.removeprefix("http://"))
     assert done.returncode == 0, done.stderr
     assert "user nobody: no stored row, the schema's defaults were used" in done.stdout
-    assert "no stored features; run `rankd features import`" in done.stdout
+    assert "from the schema's defaults (features_missing); run `rankd features import`" in done.stdout
     wrong = rankd("rank", "--user", "1", "--items", "1", "--context", "hour=seven", "--url", healthy)
     assert wrong.returncode == 1
     assert "context.hour" in wrong.stderr
@@ -91,6 +91,10 @@ def test_bench_stops_at_a_first_request_that_is_refused(healthy: str, tmp_path: 
     assert done.returncode == 1
     assert done.stderr == "error: SCHEMA: unknown key; did you mean 'top_k'? (field top)\n"
     assert "asked/s" not in done.stdout
+    body.write_text('{"user": "42", "item_ids": ["1"]}')
+    done = rankd("bench", "--body", str(body), "--url", healthy, "--deadline-ms", "1000000")
+    assert done.returncode == 1
+    assert "deadline" in done.stderr.lower()
 
 
 def test_a_goal_without_any_answer_is_said_in_words() -> None:

@@ -87,7 +87,7 @@ def test_wrong_steps_are_named(run: Path, tmp_path: Path) -> None:
     examples = run.parent / "examples.parquet"
     with pytest.raises(SettingError, match="'dev'; there are train, valid, test"):
         load_subject(run, examples, split="dev")
-    with pytest.raises(SettingError, match="'incomes'; did you mean 'income'. fields: user_id, income"):
+    with pytest.raises(SettingError, match=r"'incomes'; did you mean 'income'\? fields: user_id, income"):
         evaluate_run(load_subject(run, examples), by=["incomes"], resamples=1)
     with pytest.raises(RunError):
         load_subject(tmp_path, examples)
