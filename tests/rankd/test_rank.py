@@ -64,7 +64,7 @@ def test_rows_that_are_not_stored_are_said_with_what_to_do(healthy: str) -> None
     done = rankd(*asked, "--url", healthy.removeprefix("http://"))
     assert done.returncode == 0, done.stderr
     assert "user nobody: no stored row, the schema's defaults were used" in done.stdout
-    assert "from the schema's defaults (features_missing); run `rankd features import`" in done.stdout
+    assert "(features_missing); run `rankd features import`" in done.stdout
     wrong = rankd("rank", "--user", "1", "--items", "1", "--context", "hour=seven", "--url", healthy)
     assert wrong.returncode == 1
     assert "context.hour" in wrong.stderr

@@ -94,5 +94,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected(config: Any, said: str)
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UnknownModel, match=f"'din'; known: {', '.join(registry.names())}"):
+    with pytest.raises(
+        UnknownModel, match=rf"'din'; did you mean 'dnn'\? known: {', '.join(registry.names())}"
+    ):
         registry.build("din", mixed_schema(), {})
