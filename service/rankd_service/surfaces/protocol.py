@@ -240,9 +240,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._bounds.rejected(reason)
         self._stop_waiting()
         if not self._is_answering():
-            error = {"code": reason.value.upper(), "message": message, "request_id": "-", "retryable": False}
+            again = status is HTTPStatus.SERVICE_UNAVAILABLE
+            error = {"code": reason.value.upper(), "message": message, "request_id": "-", "retryable": again}
             body = orjson.dumps({"error": error})
             head = f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+            head += "retry-after: 1\r\n" if again else ""
             head += f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
             self.transport.write(head.encode() + body)
         self.transport.close()
