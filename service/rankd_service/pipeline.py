@@ -1,8 +1,12 @@
-"""A ranking request from candidates to slate: fetch, assemble, infer, decide.
+"""A ranking request from candidates to slate: draft, fetch, assemble, infer, decide.
 
-Whatever the feature store does, a request that can be answered is: rows that did not come are default
-rows, and the slate says so. Inference runs inline on the event loop: it takes about a millisecond, less
-than handing it to another thread costs at the tail.
+`surfaces/rank.py` calls this once a request is admitted and parsed, and writes the slate down afterwards.
+Whatever the feature store does, a request that can be answered is: rows that did not come are rows kept from
+earlier or default rows, what there is no time to score follows unscored, and the slate says so. Inference
+runs inline on the event loop: it takes about a millisecond, less than handing it to another thread costs at
+the tail.
+
+Legend: N candidates, T tasks, K candidates answered.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ _REASONS = {
     StoreErrorKind.RESET: DegradeReason.STORE_DOWN,
     StoreErrorKind.LOADING: DegradeReason.STORE_DOWN,
     StoreErrorKind.TIMEOUT: DegradeReason.STORE_TIMEOUT,
-    StoreErrorKind.BREAKER_OPEN: DegradeReason.STORE_TIMEOUT,
+    StoreErrorKind.BREAKER_OPEN: DegradeReason.STORE_TIMEOUT,  # several before this one waited in vain
     StoreErrorKind.BUSY: DegradeReason.STORE_BUSY,
 }
 
@@ -86,6 +90,7 @@ class RankPipeline:
             context = model.assembler.context(request.context, now_s)
         self._check(deadline, Stage.FEATURE_FETCH, metrics)
         with times(Stage.FEATURE_FETCH):
+            # What the near cache holds is in the drafts already; only the other keys are asked for.
             drafts = model.assembler.draft(request.user, request.candidates, now_s)
             fetched = await self._fetch(drafts.keys, deadline)
         self._check(deadline, Stage.INFER, metrics)
@@ -93,6 +98,7 @@ class RankPipeline:
             features = model.assembler.assemble(drafts, context, overrides, fetched.rows, now_s)
         n = len(request.candidates)
         with times(Stage.INFER):
+            # A graph that runs cannot be stopped, so no more is begun than fits.
             scored = min(n, model.cost.rows_within(deadline.remaining_s() - self._answer_s))
             scores_NT = model.score(features.tensors, scored)
         model.cost.took(scored, times.seconds[Stage.INFER])
