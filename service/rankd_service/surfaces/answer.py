@@ -21,8 +21,8 @@ from rankd_service.settings import MOST_CANDIDATES
 
 __all__ = ["encode_slate"]
 
-_CLOSING = tuple(b',"status":"%b"}' % s.name.encode() for s in FeatureStatus)
-_PRESENT = b"}"
+_CLOSING = tuple(b'},"status":"%b"}' % s.name.encode() for s in FeatureStatus)
+_PRESENT = b"}}"
 _RANKS = tuple(b'","rank":%d,"score":' % place for place in range(MOST_CANDIDATES + 1))
 
 
@@ -59,11 +59,11 @@ def _items(ids: Sequence[str], slate: Slate) -> bytes:
     for task, name in enumerate(tasks):
         columns.append([(b"," if task else b',"scores":{') + orjson.dumps(name) + b":"] * n)
         columns.append(_numbers(slate.task_scores_KT[:, task]))
+    closings = _closings(slate.statuses[Entity.ITEM][slate.order])
     if slate.scored < len(ids):
-        columns.append([b"}" if at < slate.scored else b'},"scored":false' for at in order])
-    else:
-        columns.append([b"}"] * n)
-    columns.append(_closings(slate.statuses[Entity.ITEM][slate.order]))
+        ends = zip(order, closings, strict=True)
+        closings = [end if at < slate.scored else b'},"scored":false' + end[1:] for at, end in ends]
+    columns.append(closings)
     pieces = [b""] * (n * len(columns))
     for at, column in enumerate(columns):
         pieces[at :: len(columns)] = column
