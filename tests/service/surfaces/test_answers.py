@@ -50,6 +50,7 @@ def test_the_written_answer_says_what_the_slate_says(ids: list[str], seed: int) 
     scores[rng.random(n) < 0.2] = np.nan
     order = rng.permutation(n)[: rng.integers(1, n + 1)]
     statuses = rng.integers(0, len(FeatureStatus), n).astype(np.uint8)
+    scored = int(rng.choice([0, n // 2, n]))
     slate = Slate(
         model=CARD,
         order=order,
@@ -58,7 +59,7 @@ def test_the_written_answer_says_what_the_slate_says(ids: list[str], seed: int) 
         task_scores_KT=scores[order],
         statuses={Entity.USER: np.array([2], np.uint8), Entity.ITEM: statuses},
         degraded=(Degradation(DegradeReason.SCORE_NOT_FINITE, Rung.LAST_PLACE, 1),),
-        scored=n,
+        scored=scored,
     )
     request = RankRequest("r", User("u"), Candidates(ids))
     answer = json.loads(encode_slate(request, slate, 0.0015, {Stage.INFER: 0.0012346}))
@@ -70,6 +71,7 @@ def test_the_written_answer_says_what_the_slate_says(ids: list[str], seed: int) 
     for item, at, place in zip(answer["items"], order, slate.ranks, strict=True):
         assert item["id"] == ids[at]
         assert item["rank"] == place
+        assert item.get("scored", True) is bool(at < scored)
         assert item.get("status", "PRESENT") == FeatureStatus(statuses[at]).name
         given_back = [item["score"], *item["scores"].values()]
         expected = [scores[at, 0], *scores[at]]
