@@ -35,7 +35,13 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     environment = {**os.environ, "RANKD_DATA": str(home / "data"), "RANKD_HOME": str(home), "COLUMNS": "200"}
     environment.pop("REDIS_URL", None)
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        # Whoever runs these tests in the background has Ctrl-C ignored, and so would the demo.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads here
     )
     assert process.stdout is not None
     lines = []

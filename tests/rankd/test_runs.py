@@ -32,6 +32,7 @@ def test_train_says_what_to_type_next_and_export_alone_takes_the_newest(tmp_path
     assert "--model lrr: unknown; did you mean 'lr'? published in .rankd/bundles: lr" in nearly.stderr
 
 
+@pytest.mark.slow
 def test_an_export_over_another_architecture_is_warned_of(tmp_path: Path) -> None:
     write(tmp_path)
     said: list[str] = []
