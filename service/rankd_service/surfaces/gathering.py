@@ -1,4 +1,4 @@
-"""A transport that gathers what one turn of the event loop writes into one write.
+"""A transport that gathers an answer's head and body into one write.
 
 uvicorn writes the head as soon as it is known and the body after it: two system calls, and a client woken for
 a head it can do nothing with. Gathered into one they take 100 us instead of 180, and the client wakes once.
@@ -13,7 +13,7 @@ __all__ = ["GatheringTransport"]
 
 
 class GatheringTransport(asyncio.Transport):
-    """Holds back writes until the end of the loop's turn; passes everything else on."""
+    """Holds one write back until the next, or the end of the loop's turn; passes everything else on."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         """Stand before the real transport."""
@@ -22,10 +22,12 @@ class GatheringTransport(asyncio.Transport):
         self._held: list[bytes] = []
 
     def write(self, data: Any) -> None:
-        """Hold data back until the end of this turn."""
-        if not self._held:
-            self._loop.call_soon(self._flush)
+        """Hold a head back until its body comes, or the turn ends without one."""
         self._held.append(data)
+        if len(self._held) == 1:
+            self._loop.call_soon(self._flush)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         if self._held:
