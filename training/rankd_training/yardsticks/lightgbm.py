@@ -1,7 +1,7 @@
 """Gradient-boosted trees from LightGBM, one model a task: all values of a category, and fast.
 
-Needs the package lightgbm (`pip install 'rankd[yardsticks]'`). Its defaults come from a probe of eight settings
-on diabetes130 that showed test AUC beside validation AUC, so there it stands a little better than it should.
+Needs the package lightgbm (`pip install 'rankd[yardsticks]'`). Its defaults come from a probe of eight
+settings on diabetes130 that showed test AUC beside validation AUC, so there it may stand a little too well.
 
 Legend: n rows, C columns, T tasks.
 """
