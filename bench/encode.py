@@ -22,10 +22,10 @@ from rich.console import Console
 from rankd_contract.encoding import Encoder
 from rankd_contract.schema import Entity
 from rankd_contract.schema_file import load_schema
-from rankd_training import examples
 from rankd_training.data.planted import PlantedConfig, write_planted
 from rankd_training.data.row_files import BATCH_ROWS, ParquetRows
-from rankd_training.example_columns import Piece
+from rankd_training.examples import examples
+from rankd_training.examples.columns import Piece
 
 TARGET_ROWS_A_SECOND = 300_000
 

@@ -37,16 +37,16 @@ from torch import Tensor
 from rankd_contract.encoding import Block
 from rankd_contract.schema import Entity
 from rankd_contract.schema_file import parse_schema
-from rankd_training.batches import Batches
-from rankd_training.examples import Examples
-from rankd_training.learning import Learner
-from rankd_training.losses import Loss
+from rankd_training.examples.batches import Batches
+from rankd_training.examples.examples import Examples
+from rankd_training.learning.learner import Learner
+from rankd_training.learning.losses import Loss
+from rankd_training.learning.optimisers import Optimisers
+from rankd_training.learning.ranks import ALONE
+from rankd_training.learning.unknowns import UnknownValues
 from rankd_training.models.registry import build
-from rankd_training.optimisers import Optimisers
-from rankd_training.ranks import ALONE
+from rankd_training.runs.unfinished import Course
 from rankd_training.settings import TrainSettings
-from rankd_training.unfinished import Course
-from rankd_training.unknowns import UnknownValues
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FIELDS, USER_FIELDS, WIDTH, BATCH = 39, 13, 16, 4096

@@ -21,10 +21,11 @@ from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, results_of, to_onnx
 from rankd_export.parity import TOLERANCE, Request, compare
-from rankd_training import calibration, checkpoint
+from rankd_training.measures import calibration
 from rankd_training.models.registry import name_of
-from rankd_training.run_folder import METRICS, RUN
-from rankd_training.samples import sample_requests
+from rankd_training.runs import checkpoint
+from rankd_training.runs.run_folder import METRICS, RUN
+from rankd_training.runs.samples import sample_requests
 
 __all__ = ["EXAMPLE", "GOLDEN", "PARITY", "export_run"]
 

@@ -11,7 +11,7 @@ import typer
 from rankd.cli.screen import download_bar, fail, wants
 
 if TYPE_CHECKING:
-    from rankd_training.trial import Source
+    from rankd_training.trials.trial import Source
 
 __all__ = [
     "SCHEMA_FILE",
@@ -84,7 +84,7 @@ def given(
     with wants():
         from rankd_training.data import catalog
         from rankd_training.errors import DataError
-        from rankd_training.trial import Source
+        from rankd_training.trials.trial import Source
 
     asked = {name: value for name, value in reading.items() if value is not None}
     more = tuple(word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value))
@@ -107,7 +107,7 @@ def settings_files(files: list[Path]) -> list[tuple[Path, dict[str, dict[str, An
     """Read files of settings by model, refusing names that no model has."""
     from rankd_training.errors import SettingError
     from rankd_training.settings_file import read_settings_file
-    from rankd_training.trial import check_names
+    from rankd_training.trials.trial import check_names
 
     read = []
     for path in files:

@@ -29,7 +29,7 @@ from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, 
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
-    from rankd_training.trial import TrialResult
+    from rankd_training.trials.trial import TrialResult
 
 __all__ = ["compare"]
 
@@ -63,12 +63,16 @@ def compare(
     Settings are presets, or come from --settings; choose them with `rankd tune`, which sees no test rows.
     """
     with wants():
-        from rankd_training import trial as trials
-        from rankd_training.comparison import Contestant
-        from rankd_training.comparison import compare as run_comparison
-        from rankd_training.comparison_text import comparison_markdown, comparison_table, comparison_verdicts
         from rankd_training.errors import SettingError, TrainingError
-        from rankd_training.provenance import made_by
+        from rankd_training.trials import trial as trials
+        from rankd_training.trials.comparison import Contestant
+        from rankd_training.trials.comparison import compare as run_comparison
+        from rankd_training.trials.comparison_text import (
+            comparison_markdown,
+            comparison_table,
+            comparison_verdicts,
+        )
+        from rankd_training.trials.provenance import made_by
 
     names = trials.all_names() if models == "all" else [part.strip() for part in models.split(",")]
     if len(set(names)) < len(names):

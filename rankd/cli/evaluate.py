@@ -14,8 +14,8 @@ from rankd.cli.screen import JsonFlag, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
-    from rankd_training.evaluation import Evaluation, SliceMetrics
-    from rankd_training.intervals import Estimate
+    from rankd_training.measures.intervals import Estimate
+    from rankd_training.runs.evaluation import Evaluation, SliceMetrics
 
 __all__ = ["RunFolder", "SplitName", "evaluate"]
 
@@ -50,7 +50,7 @@ def evaluate(
     """Say how good a run is on a split, with 95 % intervals, and where it is better or worse."""
     with wants():
         from rankd_training.errors import SettingError, TrainingError
-        from rankd_training.evaluation import evaluate_run, load_subject
+        from rankd_training.runs.evaluation import evaluate_run, load_subject
 
     with wants(TrainingError, ContractError), tell.status("reading and scoring") as status:
         try:

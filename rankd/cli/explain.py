@@ -47,11 +47,11 @@ def explain(
     """Write a page with swarm and halo plots of feature interactions, and a JSON file beside it."""
     with wants():
         from rankd_training.errors import SettingError, TrainingError
-        from rankd_training.evaluation import load_subject
-        from rankd_training.explanation import ExplainSettings
-        from rankd_training.explanation import explain as run_explanation
+        from rankd_training.explanation.explanation import ExplainSettings
+        from rankd_training.explanation.explanation import explain as run_explanation
+        from rankd_training.explanation.rashomon import RashomonSettings
         from rankd_training.pages.explanation_page import explanation_page
-        from rankd_training.rashomon import RashomonSettings
+        from rankd_training.runs.evaluation import load_subject
 
     page = output or run / PAGE
     if not page.parent.is_dir():

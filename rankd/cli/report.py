@@ -53,8 +53,8 @@ def write_report(
     """Write the page, with what is being done on the screen."""
     with wants():
         from rankd_training.errors import SettingError, TrainingError
-        from rankd_training.evaluation import evaluate_run, load_subject
         from rankd_training.pages.run_page import measure_importance, run_page
+        from rankd_training.runs.evaluation import evaluate_run, load_subject
 
     if not page.parent.is_dir():
         fail(f"--out {page}: the folder {page.parent} does not exist", 2)

@@ -64,10 +64,10 @@ def scaling(
     with wants():
         from rankd_training.errors import SettingError, TrainingError
         from rankd_training.pages.scaling_page import scaling_page
-        from rankd_training.provenance import made_by
-        from rankd_training.scaling import DEFAULT_AXES, parse_axis, scale
-        from rankd_training.trial import TrialStore, check_names
-        from rankd_training.withheld import without_test
+        from rankd_training.trials.provenance import made_by
+        from rankd_training.trials.scaling import DEFAULT_AXES, parse_axis, scale
+        from rankd_training.trials.trial import TrialStore, check_names
+        from rankd_training.trials.withheld import without_test
 
     try:
         check_names([model])

@@ -138,7 +138,7 @@ def run_training(
         told = read_config(TrainSettings, {**settings, **places})
         if ray is None:
             return ctr.train(told, progress=progress)
-        from rankd_training.on_ray import train_on_ray
+        from rankd_training.recipes.on_ray import train_on_ray
 
         return train_on_ray(told, workers=ray)
 
@@ -149,7 +149,7 @@ def _watched(work: Callable[[Progress], RunResult], output: Path) -> RunResult:
     """Work with progress on the screen and the metrics after it; Ctrl-C says how to go on."""
     from rankd_training.errors import TrainingError
     from rankd_training.progress import RichProgress
-    from rankd_training.report import render_metrics
+    from rankd_training.recipes.report import render_metrics
 
     try:
         with wants(TrainingError, ContractError), RichProgress(tell) as progress:

@@ -31,7 +31,7 @@ from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, 
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
-    from rankd_training.tuning import Tried
+    from rankd_training.trials.tuning import Tried
 
 __all__ = ["tune"]
 
@@ -67,10 +67,10 @@ def tune(
     """
     with wants():
         from rankd_training.errors import SettingError, TrainingError
-        from rankd_training.search_space import read_space
         from rankd_training.settings_file import flat, write_settings_file
-        from rankd_training.trial import check_names
-        from rankd_training.tuning import Study
+        from rankd_training.trials.search_space import read_space
+        from rankd_training.trials.trial import check_names
+        from rankd_training.trials.tuning import Study
 
     if measure not in _MEASURES:
         fail(f"--measure {measure}: expected one of {', '.join(_MEASURES)}", 2)

@@ -11,8 +11,8 @@ import pytest
 
 from rankd_contract.calibration import Calibration
 from rankd_export.exporter import export_run
-from rankd_training.calibration import FILE
-from rankd_training.metrics import calibration_error
+from rankd_training.measures.calibration import FILE
+from rankd_training.measures.metrics import calibration_error
 from rankd_training.recipes.ctr import train
 from rankd_training.settings import TrainSettings
 from tests.support.process import service_process

@@ -16,10 +16,10 @@ from rankd_contract.signature import tensors
 from rankd_export.exporter import export_run
 from rankd_service.app import build
 from rankd_service.settings import load_settings
-from rankd_training import checkpoint
-from rankd_training.examples import load_examples
+from rankd_training.examples.examples import load_examples
 from rankd_training.models import registry
 from rankd_training.recipes import ctr
+from rankd_training.runs import checkpoint
 from rankd_training.settings import TrainSettings
 from tests.support.memory_store import MemoryStore
 from tests.support.server import running, until_ready

@@ -7,10 +7,10 @@ import pytest
 from rankd_contract.schema_file import load_schema
 from rankd_training.config import read_config
 from rankd_training.data.catalog import describe
+from rankd_training.learning.unknowns import UnknownValues
 from rankd_training.models import registry
 from rankd_training.presets import preset
 from rankd_training.settings import TrainSettings
-from rankd_training.unknowns import UnknownValues
 
 
 @pytest.mark.parametrize("model", ["mlcc", "infnet", "dcnv2", "lr"])

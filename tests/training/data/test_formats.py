@@ -18,7 +18,7 @@ from rankd_training.data.movielens import EXAMPLES
 from rankd_training.data.prepared import load_record
 from rankd_training.data.splits import SplitPlan
 from rankd_training.errors import ConversionRefused, MalformedSource
-from rankd_training.examples import Examples, load_examples
+from rankd_training.examples.examples import Examples, load_examples
 from rankd_training.recipes import ctr
 from rankd_training.settings import TrainSettings
 from tests.training.data.published_forms import ROWS, WRITERS

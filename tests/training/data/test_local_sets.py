@@ -14,7 +14,7 @@ from rankd_contract.schema_file import load_schema
 from rankd_service.features.view_file import ViewFile
 from rankd_training.data import catalog
 from rankd_training.errors import SourceAbsent
-from rankd_training.examples import Examples, load_examples
+from rankd_training.examples.examples import Examples, load_examples
 from rankd_training.recipes import ctr
 from rankd_training.settings import TrainSettings
 

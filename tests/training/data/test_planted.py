@@ -15,7 +15,7 @@ from rankd_contract.schema_file import load_schema
 from rankd_training.data import planted
 from rankd_training.data.planted import CHUNK_ROWS, PlantedConfig, write_planted
 from rankd_training.errors import SettingError
-from rankd_training.examples import load_examples
+from rankd_training.examples.examples import load_examples
 from rankd_training.recipes import ctr
 from rankd_training.settings import TrainSettings
 

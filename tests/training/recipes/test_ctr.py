@@ -12,12 +12,12 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from rankd_contract.errors import SchemaError
-from rankd_training import checkpoint
 from rankd_training.errors import Diverged, ExamplesError, RunError, SettingError, UnknownModel
 from rankd_training.progress import RichProgress
 from rankd_training.recipes.ctr import RunResult, train
-from rankd_training.report import render_metrics
-from rankd_training.samples import sample_requests
+from rankd_training.recipes.report import render_metrics
+from rankd_training.runs import checkpoint
+from rankd_training.runs.samples import sample_requests
 from rankd_training.settings import TrainSettings
 from tests.training.fields import MIXED
 from tests.training.tables import examples_table, with_column, write

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rankd_training import checkpoint
 from rankd_training.errors import SettingError
 from rankd_training.models.optinter import OptInter
 from rankd_training.recipes.optinter import search_and_train
+from rankd_training.runs import checkpoint
 from rankd_training.settings import TrainSettings
 
 SCHEMA = """

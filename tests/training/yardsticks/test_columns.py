@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rankd_training.examples import load_examples
+from rankd_training.examples.examples import load_examples
 from rankd_training.yardsticks.columns import flatten
 from tests.training.fields import mixed_schema
 from tests.training.tables import examples_table, write

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from rankd_contract.schema_file import parse_schema
 from rankd_training.errors import SettingError, UnknownYardstick
-from rankd_training.examples import Examples, load_examples
+from rankd_training.examples.examples import Examples, load_examples
 from rankd_training.yardsticks import registry
 from tests.training.fields import mixed_schema, table_schema
 from tests.training.tables import examples_table, write

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rankd_contract.hashing import hash_ints, salt
-from rankd_training.data.splits import SPLIT_NAMES
+from rankd_training.data.splits import SPLIT, SPLIT_NAMES
 from rankd_training.errors import SettingError
 
 __all__ = ["PlantedConfig", "draw", "schema_text", "write_planted"]
@@ -254,7 +254,7 @@ def _table(config: PlantedConfig, drawn: Drawn, bias_T: Floats) -> pa.Table:
     for t, label in enumerate(config.labels):
         columns[label] = pa.array((drawn.dice_nT[:, t] < truth_nT[:, t]).astype(np.int8))
         columns[f"true_{label}"] = pa.array(truth_nT[:, t].astype(np.float32))
-    columns["split"] = pa.DictionaryArray.from_arrays(drawn.split_n, pa.array(SPLIT_NAMES, pa.string()))
+    columns[SPLIT] = pa.DictionaryArray.from_arrays(drawn.split_n, pa.array(SPLIT_NAMES, pa.string()))
     return pa.table(columns)
 
 

@@ -22,8 +22,8 @@ import pyarrow.compute as pc
 from rankd_training.data.field_proposal import is_time, propose_field
 from rankd_training.data.label_proposal import choose_labels, is_outcome_name, is_two_valued
 from rankd_training.data.row_files import BATCH_ROWS, RowFile, open_rows
+from rankd_training.data.splits import SPLIT
 from rankd_training.errors import ExamplesError
-from rankd_training.example_columns import SPLIT
 
 __all__ = ["Roles", "SchemaProposal", "propose_schema"]
 

@@ -18,8 +18,9 @@ import pyarrow as pa
 from rankd_contract.hashing import hash_ints, salt
 from rankd_training.errors import SettingError
 
-__all__ = ["SPLIT_NAMES", "SplitPlan", "temporal_split"]
+__all__ = ["SPLIT", "SPLIT_NAMES", "SplitPlan", "temporal_split"]
 
+SPLIT = "split"  # the column that says which
 SPLIT_NAMES = ("train", "valid", "test")
 DEFAULT = "80/10/10"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rankd_training.evaluation import Subject
-from rankd_training.explanation import Explanation, Pair
-from rankd_training.interactions import Effect
+from rankd_training.explanation.explanation import Explanation, Pair
+from rankd_training.explanation.interactions import Effect
 from rankd_training.pages import charts
 from rankd_training.pages.page import figure, page, section, table, tiles
 from rankd_training.pages.svg import number
 from rankd_training.pages.swarm import Halo, Swarm, halo_chart, swarm_chart
+from rankd_training.runs.evaluation import Subject
 
 __all__ = ["explanation_page"]
 

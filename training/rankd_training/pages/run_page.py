@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from rankd_training import curves
-from rankd_training.evaluation import ACTIVITY, Evaluation, SliceMetrics, Subject
-from rankd_training.importance import FieldImportance, permutation_importance
-from rankd_training.inputs import RowInputs, sampled_rows
-from rankd_training.intervals import Estimate
+from rankd_training.examples.inputs import RowInputs, sampled_rows
+from rankd_training.explanation.importance import FieldImportance, permutation_importance
+from rankd_training.measures import curves
+from rankd_training.measures.intervals import Estimate
 from rankd_training.models.armnet import ARMNet
 from rankd_training.models.armnet_reading import field_importance
 from rankd_training.pages import charts
 from rankd_training.pages.page import facts, figure, page, section, table, tiles
+from rankd_training.runs.evaluation import ACTIVITY, Evaluation, SliceMetrics, Subject
 
 __all__ = ["MEASURES", "measure_importance", "run_page"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from rankd_training.pages import charts
 from rankd_training.pages.page import facts, figure, page, section, table
-from rankd_training.scaling import QUALITIES
+from rankd_training.trials.scaling import QUALITIES
 
 __all__ = ["scaling_page"]
 

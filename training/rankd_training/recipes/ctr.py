@@ -22,22 +22,22 @@ from torch import Tensor
 
 from rankd_contract.errors import ContractError
 from rankd_contract.schema_file import load_schema
-from rankd_training import checkpoint
-from rankd_training.batches import Batches
-from rankd_training.calibration import Calibrated, fit
 from rankd_training.errors import Diverged, ExamplesError, RunError, SettingError
-from rankd_training.examples import examples_of
-from rankd_training.learning import Learner, all_finite
-from rankd_training.losses import Loss
-from rankd_training.metrics import TaskMetrics, overall
+from rankd_training.examples.batches import Batches
+from rankd_training.examples.examples import examples_of
+from rankd_training.learning.learner import Learner, all_finite
+from rankd_training.learning.losses import Loss
+from rankd_training.learning.optimisers import Optimisers
+from rankd_training.learning.ranks import Ranks, joined
+from rankd_training.learning.unknowns import UnknownValues
+from rankd_training.measures.calibration import Calibrated, fit
+from rankd_training.measures.metrics import TaskMetrics, overall
 from rankd_training.models.registry import build
-from rankd_training.optimisers import Optimisers
 from rankd_training.progress import SILENT, Progress
-from rankd_training.ranks import Ranks, joined
-from rankd_training.run_folder import RunRecord, check_free, epoch_record, publish, record_of
+from rankd_training.runs import checkpoint
+from rankd_training.runs.run_folder import RunRecord, check_free, epoch_record, publish, record_of
+from rankd_training.runs.unfinished import Course, Unfinished
 from rankd_training.settings import TrainSettings
-from rankd_training.unfinished import Course, Unfinished
-from rankd_training.unknowns import UnknownValues
 
 __all__ = ["RunResult", "resume", "train"]
 

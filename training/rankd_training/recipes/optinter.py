@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rankd_training import checkpoint
 from rankd_training.errors import SettingError
 from rankd_training.models.optinter import OptInter
 from rankd_training.progress import SILENT, Progress
 from rankd_training.recipes.ctr import RunResult, train
+from rankd_training.runs import checkpoint
 from rankd_training.settings import TrainSettings
 
 __all__ = ["search_and_train"]

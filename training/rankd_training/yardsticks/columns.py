@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rankd_contract.schema import FIRST_VALUE, MISSING, Entity, Kind
 from rankd_training.data.splits import SPLIT_NAMES
-from rankd_training.examples import Examples
+from rankd_training.examples.examples import Examples
 
 __all__ = ["FlatTable", "flatten"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from rankd_training.data.splits import SPLIT_NAMES
-from rankd_training.examples import Examples
+from rankd_training.examples.examples import Examples
 from rankd_training.yardsticks.columns import FlatTable, flatten
 
 __all__ = ["GBDT", "GBDTConfig", "fit_gbdt"]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankd_training.data.splits import SPLIT_NAMES
-from rankd_training.examples import Examples
+from rankd_training.examples.examples import Examples
 from rankd_training.yardsticks.columns import flatten
 
 __all__ = ["LightGBM", "LightGBMConfig", "fit_lightgbm"]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rankd_contract.schema import Entity, Kind
 from rankd_training.data.splits import SPLIT_NAMES
 from rankd_training.errors import SettingError
-from rankd_training.examples import Examples
+from rankd_training.examples.examples import Examples
 
 __all__ = ["Popularity", "PopularityConfig", "fit_popularity"]
 

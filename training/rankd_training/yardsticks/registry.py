@@ -8,7 +8,7 @@ from typing import Any
 
 from rankd_training.config import read_config
 from rankd_training.errors import UnknownYardstick
-from rankd_training.examples import Examples
+from rankd_training.examples.examples import Examples
 from rankd_training.yardsticks.yardstick import Yardstick
 
 __all__ = ["fit", "names"]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rankd_training.learning import optimisers
+from rankd_training.learning.optimisers import Optimisers
+from rankd_training.learning.ranks import ALONE
+from rankd_training.models.registry import build
+from rankd_training.settings import TrainSettings
+from tests.training.fields import mixed_schema, random_inputs
+
+
+def made(**given: Any) -> tuple[torch.nn.Module, Optimisers]:
+    torch.manual_seed(0)
+    model = build("mlcc", mixed_schema(), {"embedding_width": 4, "dropout": 0.0})
+    return model, Optimisers(model, TrainSettings(Path(), Path(), Path(), **given), ALONE)
+
+
+def step(model: torch.nn.Module, told: Optimisers) -> None:
+    torch.manual_seed(1)
+    told.zero_grad()
+    model.train()
+    features = random_inputs(mixed_schema(), 9, 9)
+    features["in_row"] = torch.arange(9)
+    model(features).square().sum().backward()
+    told.step()
+
+
+def test_a_small_table_is_moved_whole_and_a_large_one_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not made()[1].tables
+    monkeypatch.setattr(optimisers, "DENSE_ROWS", 10)
+    model, told = made()
+    assert len(told.tables) == 1
+    assert not model.embedding.table.weight.requires_grad  # type: ignore[union-attr]
+    assert not made(embedding_optimiser="adam")[1].tables
+
+
+def test_embeddings_have_a_learning_rate_of_their_own() -> None:
+    before = {name: p.detach().clone() for name, p in made()[0].named_parameters()}
+    model, told = made(learning_rate=1e-3, embedding_learning_rate=1e-1)
+    step(model, told)
+    moved = {name: (p - before[name]).abs().max().item() for name, p in model.named_parameters()}
+    assert moved["embedding.table.weight"] == pytest.approx(1e-1, rel=0.05)
+    assert moved["head.weight"] == pytest.approx(1e-3, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["adam", "deferred_adam", "lazy_adam", "rowwise_adagrad"])
+def test_a_saved_state_goes_on_as_if_nothing_had_happened(kind: str) -> None:
+    whole, told = made(embedding_optimiser=kind)
+    for _ in range(2):
+        step(whole, told)
+    half, before = made(embedding_optimiser=kind)
+    step(half, before)
+    other, after = made(embedding_optimiser=kind)
+    other.load_state_dict(half.state_dict())
+    after.load({name: tensor.clone() for name, tensor in before.state().items()})
+    step(other, after)
+    for one, two in zip(whole.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_after_release_the_model_reads_its_table_and_nothing_is_held() -> None:
+    model, told = made(embedding_optimiser="deferred_adam")
+    step(model, told)
+    told.settle()
+    told.release()
+    assert not told.state()
+    model.train()
+    assert model(random_inputs(mixed_schema(), 2, 3)).isfinite().all()

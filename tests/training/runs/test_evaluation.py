@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from rankd_training.errors import RunError, SettingError
+from rankd_training.recipes import ctr
+from rankd_training.runs import checkpoint
+from rankd_training.runs.evaluation import ACTIVITY, evaluate_run, load_subject
+from rankd_training.runs.slices import by_field
+from rankd_training.settings import TrainSettings
+from tests.training.tables import examples_table, write
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluated")
+    examples, schema = write(folder)
+    small = {"embedding_width": 4, "hidden": [8]}
+    told = TrainSettings(examples, schema, folder / "run", model_config=small, epochs=3, learning_rate=0.01)
+    return ctr.train(told).folder
+
+
+def test_a_run_is_judged_as_training_judged_it(run: Path) -> None:
+    subject = load_subject(run, run.parent / "examples.parquet")
+    found = evaluate_run(subject, resamples=20)
+    assert subject.same_file
+    for task, measures in found.metrics.items():
+        for measure, estimate in measures.items():
+            assert estimate is not None
+            assert estimate.value == pytest.approx(subject.run.metrics["test"][task][measure], abs=1e-6)
+
+
+def test_slices_hold_every_row_once_and_their_own_auc(run: Path) -> None:
+    subject = load_subject(run, run.parent / "examples.parquet", split="valid")
+    found = evaluate_run(subject, by=["item_id", "income", "tags", "hour", "weight"], resamples=5)
+    assert list(found.slices) == [ACTIVITY, "item_id", "income", "tags", "hour", "weight"]
+    for by_task in found.slices.values():
+        assert sum(piece.rows for piece in by_task["click"]) == found.rows == 200
+    items = found.slices["item_id"]["click"]
+    assert len(items) == 12  # eleven items and all others
+    assert items[-1].title == "all others"
+    table = examples_table().to_pydict()
+    rows = [k for k in subject.row_N.tolist() if str(table["item_id"][k]) == items[0].title]
+    at = np.flatnonzero(np.isin(subject.row_N, rows))
+    expected = roc_auc_score(subject.label_NT[at, 0], subject.score_NT[at, 0])
+    assert items[0].auc is not None
+    assert items[0].auc.value == pytest.approx(expected)
+
+
+def test_numbers_are_cut_into_quarters_and_missing_ones_kept_apart(run: Path) -> None:
+    path, schema = run.parent / "examples.parquet", checkpoint.load(run).schema
+    pieces = by_field(path, schema, "income", np.arange(1200))
+    assert [len(piece.at) for piece in pieces] == [300] * 4
+    weights = by_field(path, schema, "weight", np.arange(1200))
+    assert {piece.title: len(piece.at) for piece in weights} == {"1.5": 1028, "missing": 172}
+
+
+def test_lists_are_told_apart_by_length(run: Path) -> None:
+    path, schema = run.parent / "examples.parquet", checkpoint.load(run).schema
+    pieces = by_field(path, schema, "tags", np.arange(1200))
+    assert [(piece.title, len(piece.at)) for piece in pieces] == [
+        ("empty", 400),
+        ("length 1", 400),
+        ("length 2", 400),
+    ]
+
+
+def test_a_column_that_no_field_reads_tells_rows_apart_too(run: Path) -> None:
+    pieces = by_field(run.parent / "examples.parquet", checkpoint.load(run).schema, "split", np.arange(60))
+    assert [(piece.title, len(piece.at)) for piece in pieces] == [("train", 40), ("valid", 10), ("test", 10)]
+
+
+def test_users_without_training_rows_are_a_slice_of_their_own(run: Path) -> None:
+    subject = load_subject(run, run.parent / "examples.parquet")
+    trained = {int(user) for user in subject.examples.group_n[subject.examples.rows["train"]]}
+    strangers = int((~np.isin(subject.user_N, list(trained))).sum())
+    pieces = {p.title: p.rows for p in evaluate_run(subject, resamples=2).slices[ACTIVITY]["click"]}
+    assert pieces.get("none", 0) == strangers
+    assert sum(pieces.values()) == 200
+
+
+def test_wrong_steps_are_named(run: Path, tmp_path: Path) -> None:
+    examples = run.parent / "examples.parquet"
+    with pytest.raises(SettingError, match="'dev'; there are train, valid, test"):
+        load_subject(run, examples, split="dev")
+    with pytest.raises(SettingError, match=r"'incomes'; did you mean 'income'\? fields: user_id, income"):
+        evaluate_run(load_subject(run, examples), by=["incomes"], resamples=1)
+    with pytest.raises(RunError):
+        load_subject(tmp_path, examples)

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from rankd_contract.schema_file import parse_schema
+from rankd_training.examples.examples import load_examples
+from rankd_training.runs.slices import by_activity
+from tests.training.fields import MIXED
+from tests.training.tables import NUM_USERS, examples_table, with_column
+
+HUGE = 1 << 62
+
+
+@pytest.mark.parametrize(
+    "id_of",
+    [
+        int,
+        lambda user: f"user-{user:05d}",
+        lambda user: HUGE + user,
+        lambda user: -1_000_000_007 * (user + 1),
+    ],
+    ids=["small", "text", "huge", "negative"],
+)
+def test_activity_counts_training_rows_whatever_users_are_called(tmp_path: Path, id_of: Any) -> None:
+    table = examples_table()
+    users = table["user_id"].to_pylist()
+    newcomer = table["split"].to_pylist().index("valid")
+    ids = [id_of(NUM_USERS if row == newcomer else user) for row, user in enumerate(users)]
+    # Rows are grouped by a column of their own: the schema's user_id is a number.
+    pq.write_table(with_column(table, "user_id", users).append_column("who", [ids]), tmp_path / "e.parquet")
+    examples = load_examples(tmp_path / "e.parquet", parse_schema(MIXED), group_column="who")
+    row_N = examples.rows["valid"]
+    slices = {piece.title: row_N[piece.at] for piece in by_activity(examples, row_N)}
+    assert slices["none"].tolist() == [newcomer]
+    assert sum(len(rows) for rows in slices.values()) == len(row_N)
+    trained = np.bincount(np.array(users)[examples.rows["train"]], minlength=NUM_USERS + 1)
+    for title, rows in list(slices.items())[1:]:
+        least, _, most = title.partition(" to ")
+        for row in rows.tolist():
+            assert int(least) <= trained[users[row]] <= int(most or least)

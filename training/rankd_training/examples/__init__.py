@@ -1,0 +1,1 @@
+"""Labelled rows: which columns are read, how they are encoded, and how a model gets them."""

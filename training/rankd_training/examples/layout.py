@@ -1,0 +1,111 @@
+"""Which columns of examples are read, what for, and which arrays they become."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rankd_contract.columns import Column
+from rankd_contract.errors import ValueTypeError
+from rankd_contract.schema import Entity, FeatureSchema
+from rankd_training.data.encoded import ArraySpec
+from rankd_training.data.row_files import RowFile, split_by_name
+from rankd_training.data.splits import SPLIT, SplitPlan
+from rankd_training.errors import ExamplesError
+
+__all__ = ["CODE", "GROUP", "LABEL", "Layout", "check_columns"]
+
+LABEL, GROUP, CODE = "label", "group", "split"
+# Goes up whenever the same files and schema would be encoded otherwise.
+ENCODING = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which columns are read for what, and which arrays they become."""
+
+    schema: FeatureSchema
+    group_column: str | None
+    plan: SplitPlan | None
+    file_splits: list[str] | None
+    split_by: str
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        files: Sequence[RowFile],
+        schema: FeatureSchema,
+        group_column: str | None,
+        plan: SplitPlan | None,
+    ) -> Layout:
+        """Settle who says which rows are whose: the plan, else a column, else the files' names."""
+        if plan is not None:
+            return cls(schema, group_column, plan, None, str(plan))
+        if any(SPLIT in file.schema.names for file in files):
+            return cls(schema, group_column, None, None, f"column '{SPLIT}'")
+        by_name = split_by_name(files, path)
+        if by_name is not None:
+            return cls(schema, group_column, None, by_name, "the files' names")
+        return cls(schema, group_column, SplitPlan(), None, f"{SplitPlan()}, since no column '{SPLIT}' says")
+
+    def wanted(self) -> dict[str, str]:
+        """Columns to read, and what for."""
+        wanted = {f.source: f"field '{f.name}'" for f in self.schema.fields.values()}
+        wanted |= {task.label: f"the label of task '{task.name}'" for task in self.schema.tasks}
+        if self.group_column is not None:
+            wanted[self.group_column] = "the rows' group"
+        if self.plan is not None and self.plan.time_column is not None:
+            wanted[self.plan.time_column] = "the time to split by"
+        if self.plan is None and self.file_splits is None:
+            wanted[SPLIT] = "train, valid or test"
+        return wanted
+
+    def specs(self) -> dict[str, ArraySpec]:
+        """The arrays of all rows."""
+        specs = {}
+        for entity in Entity:
+            at = self.schema.layout(entity)
+            specs[f"{entity.value}_ids"] = ArraySpec("<i4", at.num_ids)
+            specs[f"{entity.value}_values"] = ArraySpec("<f4", at.num_values)
+        specs[LABEL] = ArraySpec("<f4", len(self.schema.tasks))
+        specs[GROUP], specs[CODE] = ArraySpec("<i8"), ArraySpec("|i1")
+        return specs
+
+    def row_bytes(self) -> int:
+        """What one row takes."""
+        return sum(
+            np.dtype(s.dtype).itemsize * (1 if s.width is None else s.width) for s in self.specs().values()
+        )
+
+    def key(self, sha256: str) -> str:
+        """Name the folder of the mapped arrays: equal only where they would be equal."""
+        parts = [ENCODING, sha256, self.schema.canonical, self.group_column, self.split_by, self.file_splits]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def check_columns(files: Sequence[RowFile], layout: Layout) -> None:
+    """Refuse a missing column, and a field's column whose type cannot be read, before any row is."""
+    for file in files:
+        names = file.schema.names
+        for column, purpose in layout.wanted().items():
+            if column not in names:
+                near = difflib.get_close_matches(column, names, 1)
+                hint = f"did you mean '{near[0]}'? " if near else ""
+                problem = f"no such column ({purpose}); {hint}the file has {', '.join(names)}"
+                raise ExamplesError(file.path, problem, column=column)
+        empty = file.schema.empty_table()
+        for field in layout.schema.fields.values():
+            try:
+                Column.from_arrow(empty[field.source].combine_chunks(), field)
+            except ValueTypeError as error:
+                problem = f"field '{field.name}' expects {error.expected}, got {error.got}"
+                if error.expected == "a column of int64" and error.got == "double":
+                    problem += "; integers with nulls are often stored so: cast them, or make it float32"
+                raise ExamplesError(file.path, problem, column=field.source) from error

@@ -1,0 +1,1 @@
+"""What a model's scores depend on: fields, and fields together."""

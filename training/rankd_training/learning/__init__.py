@@ -1,0 +1,1 @@
+"""One step and one pass of learning: losses, optimisers, processes."""

@@ -1,0 +1,1 @@
+"""What says how good scores are: metrics, their intervals, curves, calibration."""

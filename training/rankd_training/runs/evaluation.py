@@ -1,0 +1,195 @@
+"""How good a run's model is on a file of examples: metrics with intervals, over all rows and by slice.
+
+Legend: N rows, T tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from rankd_training.errors import SettingError
+from rankd_training.examples.examples import Examples
+from rankd_training.examples.reading import examples_for, reading_of
+from rankd_training.measures.intervals import RESAMPLES, Estimate, auc_estimate, estimates
+from rankd_training.measures.metrics import calibration_error
+from rankd_training.runs.finished import Run, score_rows
+from rankd_training.runs.slices import Slice, by_activity, by_field
+
+__all__ = ["ACTIVITY", "Evaluation", "SliceMetrics", "Subject", "evaluate_run", "load_subject", "sliced"]
+
+ACTIVITY = "training rows of the user"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A run beside the rows that it is judged on.
+
+    Attributes:
+        run: the run.
+        path: file of the examples.
+        examples: encoded under the run's own schema.
+        split: which of them.
+        row_N: where they are.
+        score_NT: what the model says of them.
+    """
+
+    run: Run
+    path: Path
+    examples: Examples
+    split: str
+    row_N: npt.NDArray[np.int64]
+    score_NT: npt.NDArray[np.float32]
+
+    @property
+    def label_NT(self) -> npt.NDArray[np.float32]:
+        """What happened."""
+        return self.examples.label_nT[self.row_N]
+
+    @property
+    def user_N(self) -> npt.NDArray[np.int64]:
+        """Whose rows they are."""
+        return self.examples.group_n[self.row_N]
+
+    @property
+    def same_file(self) -> bool:
+        """Whether the run was trained on this very file."""
+        return bool(self.examples.sha256 == self.run.record.get("examples_sha256"))
+
+
+@dataclass(frozen=True, slots=True)
+class SliceMetrics:
+    """One task on one slice. The AUC is None where the slice holds one class only."""
+
+    title: str
+    rows: int
+    base_rate: float
+    mean_score: float
+    auc: Estimate | None
+    calibration_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All of it.
+
+    Attributes:
+        split: which rows.
+        rows: how many.
+        users: how many groups they fall into; intervals draw these anew. As many as rows where there are no
+            users.
+        metrics: by task and measure (auc, user_auc, log_loss, calibration_error).
+        slices: by what the rows were told apart by, then by task.
+    """
+
+    split: str
+    rows: int
+    users: int
+    metrics: Mapping[str, Mapping[str, Estimate | None]]
+    slices: Mapping[str, Mapping[str, Sequence[SliceMetrics]]]
+
+
+def load_subject(run: Path, path: Path, *, split: str = "test", group_column: str | None = None) -> Subject:
+    """Read a run and score a split of the examples with it.
+
+    Args:
+        run: its folder.
+        path: the examples; columns as in training.
+        split: train, valid or test.
+        group_column: whose row it is; by default what training took.
+
+    Raises:
+        RunError: the folder is no run.
+        SettingError: there is no such split.
+        ExamplesError: the file does not fit the run's schema.
+    """
+    found = Run.load(run)
+    reading = reading_of(found.record["settings"]) | reading_of({"group_column": group_column})
+    examples = examples_for(path, found.schema, reading)
+    if split not in examples.rows:
+        raise SettingError(f"no split is called {split!r}; there are {', '.join(examples.rows)}")
+    row_N = examples.rows[split]
+    return Subject(found, path, examples, split, row_N, score_rows(found.model, examples, row_N))
+
+
+def evaluate_run(
+    subject: Subject,
+    *,
+    by: Sequence[str] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Evaluation:
+    """Judge a run's scores.
+
+    Args:
+        subject: from `load_subject`.
+        by: fields or columns whose values tell rows apart, besides the user's activity.
+        resamples: draws of users for the intervals.
+        seed: of these draws.
+        progress: told what is done next.
+
+    Raises:
+        SettingError: a field or column does not exist.
+        ExamplesError: the file cannot be read.
+    """
+    # Where each row is its own user there is no activity to tell rows apart by.
+    repeated = len(np.unique(subject.examples.group_n)) < len(subject.examples)
+    slices = {ACTIVITY: by_activity(subject.examples, subject.row_N)} if repeated else {}
+    slices |= {name: by_field(subject.path, subject.run.schema, name, subject.row_N) for name in by}
+    metrics = {}
+    for t, task in enumerate(subject.run.schema.tasks):
+        progress(f"intervals of {task.name}")
+        metrics[task.name] = estimates(
+            subject.label_NT[:, t], subject.score_NT[:, t], subject.user_N, resamples=resamples, seed=seed
+        )
+    found = {}
+    for title, pieces in slices.items():
+        progress(f"by {title}")
+        found[title] = sliced(subject, pieces, resamples=resamples, seed=seed)
+    users = len(np.unique(subject.user_N))
+    return Evaluation(subject.split, len(subject.row_N), users, metrics, found)
+
+
+def sliced(
+    subject: Subject, pieces: Sequence[Slice], *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, list[SliceMetrics]]:
+    """Judge each slice for each task."""
+    label_NT, user_N = subject.label_NT, subject.user_N
+    return {
+        task.name: [
+            _slice_metrics(
+                piece,
+                label_NT[piece.at, t],
+                subject.score_NT[piece.at, t],
+                user_N[piece.at],
+                resamples=resamples,
+                seed=seed,
+            )
+            for piece in pieces
+        ]
+        for t, task in enumerate(subject.run.schema.tasks)
+    }
+
+
+def _slice_metrics(
+    piece: Slice,
+    label_N: npt.NDArray[np.float32],
+    score_N: npt.NDArray[np.float32],
+    user_N: npt.NDArray[np.int64],
+    *,
+    resamples: int,
+    seed: int,
+) -> SliceMetrics:
+    return SliceMetrics(
+        title=piece.title,
+        rows=len(label_N),
+        base_rate=float(label_N.mean()),
+        mean_score=float(score_N.mean()),
+        auc=auc_estimate(label_N, score_N, user_N, resamples=resamples, seed=seed),
+        calibration_error=calibration_error(label_N, score_N),
+    )

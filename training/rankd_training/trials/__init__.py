@@ -1,0 +1,1 @@
+"""Many runs of one question: compare, search, scale."""
