@@ -24,7 +24,18 @@ from rankd_contract.manifest import GOLDEN, GRAPH, MANIFEST, SCHEMA, BundleManif
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.schema_file import parse_schema
 
-__all__ = ["Bundle", "current_version", "model_names", "open_bundle", "open_current", "publish", "versions"]
+__all__ = [
+    "Bundle",
+    "Pointer",
+    "current_version",
+    "model_names",
+    "open_bundle",
+    "open_current",
+    "point_to",
+    "publish",
+    "read_pointer",
+    "versions",
+]
 
 _POINTER, _LOCK, _INCOMING = "current.json", ".lock", ".incoming"
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -34,6 +45,14 @@ _MAX_FILE_BYTES = 64 << 30
 _MAX_MANIFEST_BYTES = 16 << 20
 _MAX_POINTER_BYTES = 4096
 _MAX_VERSION = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """The version of a model that is to be served, and the SHA-256 of its manifest."""
+
+    version: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +113,21 @@ def publish(repository: Path, manifest: BundleManifest, files: Mapping[str, byte
     return replace(bundle, path=home / str(version))
 
 
+def point_to(repository: Path, model: str, version: int) -> Bundle:
+    """Point to a version that was published earlier, such as to roll back; it is verified first.
+
+    Raises CorruptBundle, with the pointer left as it is.
+    """
+    home = repository / model
+    if version not in versions(repository, model):
+        known = ", ".join(map(str, versions(repository, model))) or "none"
+        raise CorruptBundle(f"{home}: there is no version {version}; those on disk: {known}")
+    with _turn(home):
+        bundle = open_bundle(home / str(version))
+        _point(home, version, bundle.digest)
+    return bundle
+
+
 def open_bundle(path: Path) -> Bundle:
     """Read and verify a bundle. Raises CorruptBundle naming the file and what is wrong with it."""
     return _open(path, _manifest_text(path))
@@ -101,14 +135,14 @@ def open_bundle(path: Path) -> Bundle:
 
 def open_current(repository: Path, model: str) -> Bundle:
     """Open the version the pointer names. Raises CorruptBundle where pointer and bundle do not agree."""
-    version, digest = _pointer(repository / model)
-    path = repository / model / str(version)
+    pointer = read_pointer(repository, model)
+    path = repository / model / str(pointer.version)
     text = _manifest_text(path)
-    if hashlib.sha256(text).hexdigest() != digest:
+    if hashlib.sha256(text).hexdigest() != pointer.digest:
         raise CorruptBundle(f"{path}: the manifest is not the one that was published; publish again")
     bundle = _open(path, text)
     named = (bundle.manifest.model, bundle.manifest.version)
-    if named != (model, version):
+    if named != (model, pointer.version):
         raise CorruptBundle(
             f"{path}: holds {named[0]} version {named[1]}; a bundle is published, never copied"
         )
@@ -117,7 +151,12 @@ def open_current(repository: Path, model: str) -> Bundle:
 
 def current_version(repository: Path, model: str) -> int:
     """Return the version the pointer names."""
-    return _pointer(repository / model)[0]
+    return read_pointer(repository, model).version
+
+
+def read_pointer(repository: Path, model: str) -> Pointer:
+    """Return what a model's pointer names, unchecked. Raises CorruptBundle where there is no usable one."""
+    return _pointer(repository / model)
 
 
 def model_names(repository: Path) -> list[str]:
@@ -193,7 +232,7 @@ def _open(path: Path, text: bytes) -> Bundle:
     return Bundle(path, manifest, schema, hashlib.sha256(text).hexdigest())
 
 
-def _pointer(home: Path) -> tuple[int, str]:
+def _pointer(home: Path) -> Pointer:
     path = home / _POINTER
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would keep its reader waiting for ever
@@ -205,7 +244,7 @@ def _pointer(home: Path) -> tuple[int, str]:
             raise ValueError(f"version must be a whole number from 1 to {_MAX_VERSION}")
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             raise ValueError("manifest_sha256 must be 64 hexadecimal digits")
-        return version, digest
+        return Pointer(version, digest)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or (f"no {error}" if isinstance(error, KeyError) else error)
         raise CorruptBundle(

@@ -53,7 +53,7 @@ def export(
     if before not in {None, manifest.architecture}:
         tell.print(
             f"[bold yellow]warning[/]: the version of {manifest.model} before this one was {before}, this "
-            f"one is {manifest.architecture}; a service that runs keeps the old one: restart `rankd serve`",
+            f"one is {manifest.architecture}; services that run answer with it from now on",
             soft_wrap=True,
         )
     if as_json:

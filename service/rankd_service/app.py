@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from rankd_service.admission.limit import GradientLimit
 from rankd_service.admission.limiter import Limiter
+from rankd_service.bundle_watch import BundleWatch
 from rankd_service.deadline import Clock, SystemClock
 from rankd_service.errors import StartupFailed
 from rankd_service.features.change_feed import HEARTBEAT_S, ChangeFeed
@@ -81,7 +82,8 @@ def wire(settings: Settings, store: FeatureStore | None = None, clock: Clock | N
         store = open_store(url, settings.redis, telemetry)
         feed = ChangeFeed(url, near, connect_timeout_s=settings.redis.connect_timeout_ms / 1000, clock=clock)
     pipeline = RankPipeline(registry, store, telemetry, settings, clock)
-    lifecycle = Lifecycle(registry, store, near, feed, telemetry, settings)
+    bundles = BundleWatch(registry, near, feed, telemetry, settings)
+    lifecycle = Lifecycle(bundles, store, feed, settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

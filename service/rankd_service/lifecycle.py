@@ -1,4 +1,4 @@
-"""What state the process is in: starting, ready, draining; and the loading of models at the start.
+"""What state the process is in: starting, ready, draining; and what it owns from start to end.
 
 Models are loaded beside the event loop, so that the process answers /livez from its first moment.
 """
@@ -10,18 +10,11 @@ import gc
 import logging
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 
-from rankd_contract.bundle import model_names
-from rankd_contract.errors import CorruptBundle
-from rankd_service.errors import BundleRefused
+from rankd_service.bundle_watch import BundleWatch
 from rankd_service.features.change_feed import ChangeFeed
-from rankd_service.features.near_cache import NearCaches
 from rankd_service.features.store import FeatureStore
-from rankd_service.inference.loader import load_current
-from rankd_service.inference.registry import LoadedModel, ModelRegistry
 from rankd_service.settings import Settings
-from rankd_service.telemetry import LoadOutcome, Telemetry
 
 __all__ = ["Lifecycle", "State"]
 
@@ -53,23 +46,21 @@ class Lifecycle:
 
     def __init__(
         self,
-        registry: ModelRegistry,
+        bundles: BundleWatch,
         store: FeatureStore,
-        near: NearCaches,
         feed: ChangeFeed | None,
-        telemetry: Telemetry,
         settings: Settings,
     ) -> None:
         """Keep the parts; nothing is started yet."""
-        self._registry, self._store, self._near, self._feed = registry, store, near, feed
-        self._telemetry, self._settings = telemetry, settings
+        self._bundles, self._store, self._feed = bundles, store, feed
+        self._settings = settings
         self.state = State.STARTING
-        self._refused: list[str] = []
-        self._loading: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+        self._models: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to load the models."""
-        self._loading = asyncio.create_task(self._load())
+        """Begin to load the models, and to follow what is published."""
+        self._models = asyncio.create_task(self._serve_models())
 
     @property
     def draining(self) -> bool:
@@ -84,78 +75,52 @@ class Lifecycle:
     async def stop(self) -> None:
         """Finish loading, then close the store."""
         self.state = State.DRAINING
-        if self._loading is not None:
-            await asyncio.wait({self._loading})
+        self._stopping.set()
+        if self._models is not None:
+            await asyncio.wait({self._models})
         if self._feed is not None:
             await self._feed.stop()
         await self._store.close()
 
     async def readiness(self) -> Readiness:
         """Look at the parts as they are now. A store that is down degrades answers, it does not stop them."""
-        cards = self._registry.snapshot.cards()
+        models = self._bundles.versions()
         store_up = await self._store.ping(_PING_S)
-        missing = [f"model {name}: its bundle was refused, the log says why" for name in self._refused]
-        if not cards:
-            repository = self._settings.models.repository
-            none = (
-                f"models: none in {repository}; publish one with `rankd export`, then start the service again"
-            )
+        missing = [_refusal(name, models.get(name)) for name in sorted(self._bundles.refused)]
+        if not models:
+            none = f"models: none in {self._settings.models.repository}; publish one with `rankd export`"
             missing.append("models: none loaded yet" if self.state is State.STARTING else none)
         if not store_up:
             missing.append("store: not answering; answers are degraded")
         return Readiness(
-            ready=bool(cards) and self.state is State.SERVING,
+            ready=bool(models) and self.state is State.SERVING,
             state=self.state,
             store="up" if store_up else "down",
-            models={card.name: card.version for card in cards},
+            models=models,
             missing=missing,
         )
 
-    async def _load(self) -> None:
-        repository = self._settings.models.repository
-        models: list[LoadedModel] = []
-        for name in await asyncio.to_thread(_names, repository):
-            model = await asyncio.to_thread(self._load_one, repository, name)
-            if model is None:
-                self._refused.append(name.encode(errors="replace").decode())  # a folder may have any bytes
-                continue
-            models.append(model)
-            self._telemetry.serve(model.card, model.assembler.views)
-        if self._feed is not None:
-            self._feed.start()
+    async def _serve_models(self) -> None:
+        await self._bundles.look()
         await self._store.ping(_PING_S)  # opens a connection, so that the first request need not
-        self._registry.publish(models)
         # What lives as long as the process need not be looked at again: a full collection over it takes
         # tens of milliseconds, in the middle of somebody's request.
         gc.collect()
         gc.freeze()
         if self.state is State.STARTING:
             self.state = State.SERVING
-        versions = {model.card.name: model.card.version for model in models}
-        if not models:
-            where = str(repository.absolute())
+        versions, refused = self._bundles.versions(), sorted(map(_plain, self._bundles.refused))
+        if not versions:
+            where = str(self._settings.models.repository.absolute())
             _log.warning("no model to serve; publish one with `rankd export`", extra={"repository": where})
-        _log.info("serving", extra={"models": versions, "refused": self._refused})
-
-    def _load_one(self, repository: Path, name: str) -> LoadedModel | None:
-        """Load a model; whatever is wrong with it must not keep the others from being served."""
-        try:
-            model = load_current(repository, name, self._settings, self._near)
-        except BundleRefused as error:
-            _log.error("bundle refused: %s", error)
-            self._telemetry.bundle_loaded(LoadOutcome.REFUSED)
-        except Exception:
-            _log.exception("bundle of model %s: loading it failed", name)
-            self._telemetry.bundle_loaded(LoadOutcome.FAILED)
-        else:
-            self._telemetry.bundle_loaded(LoadOutcome.LOADED)
-            return model
-        return None
+        _log.info("serving", extra={"models": versions, "refused": refused})
+        await self._bundles.follow(self._stopping)
 
 
-def _names(repository: Path) -> list[str]:
-    try:
-        return model_names(repository)
-    except CorruptBundle as error:
-        _log.error("no model can be found: %s", error)
-        return []
+def _plain(name: str) -> str:
+    return name.encode(errors="replace").decode()  # a folder's name may have any bytes
+
+
+def _refusal(name: str, version: int | None) -> str:
+    goes_on = f"; version {version} goes on being served" if version is not None else ""
+    return f"model {_plain(name)}: its bundle was refused, the log says why{goes_on}"

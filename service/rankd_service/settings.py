@@ -176,6 +176,18 @@ class ModelSettings(_Section):
         default_factory=dict,
         description="Weights of a model's tasks in the ranking score, in place of its bundle's.",
     )
+    refresh_s: float = Field(
+        default=2,
+        ge=0,
+        le=3600,
+        description="How often pointers are read anew, so that a published version is served; 0 is never.",
+    )
+    keep_warm: int = Field(
+        default=1,
+        ge=0,
+        le=16,
+        description="Earlier versions of a model that stay loaded, to be asked for or gone back to.",
+    )
 
 
 # A parser that knows it stops here need not look at a list a hundred times too long.

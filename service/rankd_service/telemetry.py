@@ -84,7 +84,7 @@ class LimiterGauges(Protocol):
 
 
 class NearGauges(Protocol):
-    """What a near cache knows of itself."""
+    """What the near caches know of themselves."""
 
     @property
     def hits(self) -> int:
@@ -94,7 +94,8 @@ class NearGauges(Protocol):
     def misses(self) -> int:
         """Rows that were not."""
 
-    def __len__(self) -> int:
+    @property
+    def kept(self) -> int:
         """Rows kept."""
 
 
@@ -188,10 +189,16 @@ class Telemetry:
 
     def serve(self, card: ModelCard, views: Sequence[str]) -> None:
         """Make the series of a model that is about to be served, and of the views it reads."""
-        self._models.setdefault(card.name, ModelMetrics(self, card.name))
-        self.model_info.labels(card.name, str(card.version), card.digest[:12], card.provider).set(1)
+        if card.name not in self._models:
+            self._models[card.name] = ModelMetrics(self, card.name)
         for view in views:
             self._views.setdefault(view, [self.feature_reads.labels(view, s.name) for s in FeatureStatus])
+
+    def show_models(self, cards: Iterable[ModelCard]) -> None:
+        """Say which versions answer now; those that did before are shown no more."""
+        self.model_info.clear()
+        for card in cards:
+            self.model_info.labels(card.name, str(card.version), card.digest[:12], card.provider).set(1)
 
     def bundle_loaded(self, outcome: LoadOutcome) -> None:
         """Count one bundle that was to be served."""
@@ -215,7 +222,7 @@ class Telemetry:
         ):
             Gauge(name, meaning, registry=self.registry).set_function(read)
 
-    def watch_near_caches(self, caches: Iterable[NearGauges]) -> None:
+    def watch_near_caches(self, caches: NearGauges) -> None:
         """Expose how many item rows were near at hand, as it is when metrics are read."""
         self.registry.register(_NearCacheCollector(caches))
 
@@ -230,18 +237,17 @@ class Telemetry:
 class _NearCacheCollector(Collector):
     """Adds the near caches up when metrics are read: counting costs a request nothing that way."""
 
-    def __init__(self, caches: Iterable[NearGauges]) -> None:
+    def __init__(self, caches: NearGauges) -> None:
         self._caches = caches
 
     def collect(self) -> Iterable[Metric]:
-        caches = list(self._caches)
         rows = CounterMetricFamily(
             "rankd_cache_requests", "Rows looked for near at hand.", labels=["cache", "result"]
         )
-        rows.add_metric(["l1_item", "hit"], sum(cache.hits for cache in caches))
-        rows.add_metric(["l1_item", "miss"], sum(cache.misses for cache in caches))
+        rows.add_metric(["l1_item", "hit"], self._caches.hits)
+        rows.add_metric(["l1_item", "miss"], self._caches.misses)
         kept = GaugeMetricFamily("rankd_cache_entries", "Rows kept near at hand.", labels=["cache"])
-        kept.add_metric(["l1_item"], sum(map(len, caches)))
+        kept.add_metric(["l1_item"], self._caches.kept)
         return rows, kept
 
 

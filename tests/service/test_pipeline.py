@@ -47,7 +47,7 @@ class Bench:
         self.near = near_caches(self.settings.features, self.clock) if near else None
         model = load_current(repository, "films", self.settings, self.near)
         if self.near is not None:
-            self.near.trust()
+            self.near.trust(self.near.prefixes)
         self.telemetry.serve(model.card, model.assembler.views)
         registry.publish([model])
         self.pipeline = RankPipeline(registry, self.store, self.telemetry, self.settings, self.clock)

@@ -1,8 +1,10 @@
 """Builds tiny real bundles whose scores show which rows they were computed from.
 
 `echo` returns the item's id column as the score of the first task and the user's as the second, so that any
-row that lands on another candidate is visible in the answer. Every bundle is a real one: an ONNX graph with
-the contract's signature, golden requests recorded with onnxruntime, published through the contract.
+row that lands on another candidate is visible in the answer. `echo_version` returns the number of its
+version for every candidate, so that an answer of two versions is visible. Every bundle is a real one: an
+ONNX graph with the contract's signature, golden requests recorded with onnxruntime, published through the
+contract.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ __all__ = [
     "BUCKETS",
     "SCHEMA_TEXT",
     "echo",
+    "echo_version",
     "item_rows",
     "publish_bundle",
     "publish_files_over",
@@ -88,6 +91,20 @@ def echo(schema: FeatureSchema) -> onnx.GraphProto:
     columns = [item, b.add("Gather", user, ROW, axis=0)]
     columns += [b.add("Mul", item, b.constant(np.float32(0)))] * (len(schema.tasks) - len(columns))
     return b.finish(schema, b.add("Concat", *columns[: len(schema.tasks)], axis=1))
+
+
+def echo_version(version: int) -> Graph:
+    """Scores: the number of the version in hundredths, for every candidate and task; 1 to 99."""
+
+    def build(schema: FeatureSchema) -> onnx.GraphProto:
+        b = _Builder()
+        item = b.add("Cast", _first(b, "in_item_ids"), to=TensorProto.FLOAT)
+        score = b.add(
+            "Add", b.add("Mul", item, b.constant(np.float32(0))), b.constant(np.float32(version / 100))
+        )
+        return b.finish(schema, b.add("Concat", *[score] * len(schema.tasks), axis=1))
+
+    return build
 
 
 def price(schema: FeatureSchema) -> onnx.GraphProto:

@@ -83,6 +83,7 @@ class Assembler:
         kept = {Entity.ITEM: near}
         self._plans = {e: EntityPlan(schema, e, namespace, clock_skew_s, kept.get(e)) for e in Entity}
         self.views = tuple(view.name for view in schema.stored_views)
+        self.prefixes = tuple(view.prefix for plan in self._plans.values() for view in plan.views)
         self._contexts: dict[Hashable, Block] = {}
         context = self._plans[Entity.CONTEXT].encoder
         derived = {f.field.source for f in context.layout.fields if f.field.derive}

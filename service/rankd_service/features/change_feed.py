@@ -84,12 +84,13 @@ class ChangeFeed:
         try:
             me = await self._ask(connection, "CLIENT", "ID")
             # Told to send word to this very connection: as a subscriber it needs no second protocol.
-            wanted = [part for prefix in self._caches.prefixes for part in ("PREFIX", prefix)]
+            prefixes = self._caches.prefixes
+            wanted = [part for prefix in prefixes for part in ("PREFIX", prefix)]
             await self._ask(connection, "CLIENT", "TRACKING", "ON", "REDIRECT", me, "BCAST", *wanted)
             await self._ask(connection, "SUBSCRIBE", _CHANNEL)
-            self._caches.trust()
+            self._caches.trust(prefixes)
             self.following, self._complaint = True, None
-            await self._listen(connection)
+            await self._listen(connection, prefixes)
         finally:
             await connection.disconnect(nowait=True)
 
@@ -98,15 +99,17 @@ class ChangeFeed:
             await connection.send_command(*command)
             return await connection.read_response()
 
-    async def _listen(self, connection: AbstractConnection) -> None:
+    async def _listen(self, connection: AbstractConnection, prefixes: list[str]) -> None:
         """Ask for a sign of life every heartbeat, until one stays out or the feed is stopped.
+
+        Returns as well when other prefixes are of interest: a new model's rows, or an old one's no more.
 
         Replies come in order: with the answer to a question, every change before the question has been told.
         """
         hearing = asyncio.create_task(self._hear_all(connection))
         stopping = asyncio.create_task(self._stopping.wait())
         try:
-            while not stopping.done():
+            while not stopping.done() and self._caches.prefixes == prefixes:
                 self._asked_s = self._clock.monotonic_s()
                 await connection.send_command("PING")
                 for patience_s in (self._heartbeat_s, _PATIENCE_S):

@@ -10,7 +10,7 @@ whole request's rows at a time.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -196,13 +196,38 @@ class NearCaches:
         """Start with none."""
         self._limits, self._clock = limits, clock
         self._by_prefix: dict[str, NearCache] = {}
+        self._hits_gone = self._misses_gone = 0
 
     def of(self, prefix: str, num_ids: int, num_values: int) -> NearCache:
         """Return the cache of the rows whose keys begin with `prefix`."""
         cache = self._by_prefix.get(prefix)
         if cache is None:
-            cache = self._by_prefix[prefix] = NearCache(num_ids, num_values, self._limits, self._clock)
+            cache = NearCache(num_ids, num_values, self._limits, self._clock)
+            # Models are loaded beside the event loop, which may be going through the others right now.
+            self._by_prefix = {**self._by_prefix, prefix: cache}
         return cache
+
+    def retain(self, prefixes: Collection[str]) -> None:
+        """Let go of the caches that no served model reads; what they counted stays counted."""
+        for prefix in self._by_prefix.keys() - prefixes:
+            self._hits_gone += self._by_prefix[prefix].hits
+            self._misses_gone += self._by_prefix[prefix].misses
+        self._by_prefix = {prefix: c for prefix, c in self._by_prefix.items() if prefix in prefixes}
+
+    @property
+    def hits(self) -> int:
+        """Rows that were found near at hand, ever."""
+        return self._hits_gone + sum(cache.hits for cache in self)
+
+    @property
+    def misses(self) -> int:
+        """Rows that were looked for in vain, ever."""
+        return self._misses_gone + sum(cache.misses for cache in self)
+
+    @property
+    def kept(self) -> int:
+        """Rows near at hand now."""
+        return sum(map(len, self))
 
     @property
     def prefixes(self) -> list[str]:
@@ -213,10 +238,11 @@ class NearCaches:
         """Go through the caches."""
         return iter(self._by_prefix.values())
 
-    def trust(self) -> None:
-        """Tell all caches that every change is told from now on."""
-        for cache in self:
-            cache.trust()
+    def trust(self, prefixes: Collection[str]) -> None:
+        """Tell the caches of these prefixes that every change is told from now on."""
+        for prefix, cache in self._by_prefix.items():
+            if prefix in prefixes:
+                cache.trust()
 
     def confirm(self, when_s: float) -> None:
         """Tell all caches that every change up to then has been told."""

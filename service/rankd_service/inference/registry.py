@@ -60,15 +60,15 @@ class LoadedModel:
 
 
 class Snapshot:
-    """Models by name and version; the highest version of a name answers where none is asked for."""
+    """Models by name and version; the current one of a name answers where no version is asked for."""
 
-    def __init__(self, models: Iterable[LoadedModel] = ()) -> None:
-        """Index the models. Nothing changes afterwards."""
+    def __init__(self, current: Iterable[LoadedModel] = (), earlier: Iterable[LoadedModel] = ()) -> None:
+        """Index one current model a name, and versions that served before. Nothing changes afterwards."""
+        self._current = {model.card.name: model for model in current}
         by_name: dict[str, dict[int, LoadedModel]] = {}
-        for model in models:
+        for model in (*earlier, *self._current.values()):
             by_name.setdefault(model.card.name, {})[model.card.version] = model
         self._by_name = MappingProxyType(by_name)
-        self._latest = {name: versions[max(versions)] for name, versions in by_name.items()}
 
     def __len__(self) -> int:
         """Return the number of model names."""
@@ -78,11 +78,11 @@ class Snapshot:
         """Return a model. Raises UnknownModel; Unavailable where there is no model at all."""
         if not self._by_name:
             raise Unavailable(RejectReason.NOT_READY, "no model is loaded yet; see /readyz")
-        latest = self._latest.get(name)
-        if latest is None:
+        current = self._current.get(name)
+        if current is None:
             raise UnknownModel(RejectReason.UNKNOWN_MODEL, "no such model; GET /v1/models lists those served")
         if version is None:
-            return latest
+            return current
         found = {str(v): m for v, m in self._by_name[name].items()}.get(version)
         if found is None:
             raise UnknownModel(
@@ -93,7 +93,7 @@ class Snapshot:
 
     def cards(self) -> list[ModelCard]:
         """Return what is served, by name."""
-        return [self._latest[name].card for name in sorted(self._latest)]
+        return [self._current[name].card for name in sorted(self._current)]
 
 
 class ModelRegistry:
@@ -103,6 +103,6 @@ class ModelRegistry:
         """Start with no model."""
         self.snapshot = Snapshot()
 
-    def publish(self, models: Iterable[LoadedModel]) -> None:
+    def publish(self, current: Iterable[LoadedModel], earlier: Iterable[LoadedModel] = ()) -> None:
         """Replace the snapshot; requests under way keep theirs."""
-        self.snapshot = Snapshot(models)
+        self.snapshot = Snapshot(current, earlier)

@@ -224,7 +224,7 @@ def test_changes_reach_the_cache_of_their_prefix_alone() -> None:
     caches = NearCaches(NearLimits(1 << 20, TTL_S, STALE_S, 1.0), JumpingClock())
     films, books = caches.of("rankd:film:1:", 2, 1), caches.of("rankd:book:1:", 2, 1)
     assert caches.of("rankd:film:1:", 2, 1) is films
-    caches.trust()
+    caches.trust(caches.prefixes)
     for cache in caches:
         keep(cache, ["1", "2"])
     caches.changed([b"rankd:film:1:1", b"rankd:user:1:2", b"rankd:film:1:\xff"])
