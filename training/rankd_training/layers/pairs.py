@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rankd_training.layers.pair_hash import HashedPair, PairHash
+from rankd_contract.pair_hash import HashedPair
+from rankd_training.layers.pair_hash import PairHash
 
 __all__ = ["FACTORISE", "MEMORISE", "METHODS", "NAIVE", "Pair", "PairGroup"]
 
