@@ -20,10 +20,10 @@ def cross_ids(
 ) -> NDArray[np.int32]:
     """Ids of the cross from those of its two fields, in the cross's order; ids out of range are unknown."""
     counts = [schema.cardinality(schema.fields[name]) for name in cross.of]
-    left_n, right_n = (
+    left, right = (
         np.where((id_n >= 0) & (id_n < count), id_n, UNKNOWN).astype(np.int64)
         for id_n, count in zip((left_n, right_n), counts, strict=True)
     )
-    lower_n = np.minimum(left_n, right_n)
-    row_n = pair_row(schema.hashed_pair(cross), left_n - FIRST_VALUE, right_n - FIRST_VALUE)
+    lower_n = np.minimum(left, right)
+    row_n = pair_row(schema.hashed_pair(cross), left - FIRST_VALUE, right - FIRST_VALUE)
     return np.where(lower_n < FIRST_VALUE, lower_n, row_n + FIRST_VALUE).astype(np.int32)

@@ -35,7 +35,8 @@ BY_NAME = {cross.name: cross for cross in CROSSED.crosses}
 
 
 def ids(cross: Cross, left: list[int], right: list[int]) -> list[int]:
-    return cross_ids(CROSSED, cross, np.array(left, np.int32), np.array(right, np.int32)).tolist()
+    found = cross_ids(CROSSED, cross, np.array(left, np.int32), np.array(right, np.int32))
+    return [int(one) for one in found]
 
 
 def test_hashes_and_fingerprints_of_crosses_never_change() -> None:

@@ -19,7 +19,7 @@ from enum import Enum, auto
 import torch
 from torch import Tensor, nn
 
-from rankd_contract.schema import MISSING, UNKNOWN, Entity, FeatureSchema, Field, Kind
+from rankd_contract.schema import MISSING, UNKNOWN, Cross, Entity, FeatureSchema, Field, Kind
 from rankd_contract.signature import input_name
 from rankd_training.errors import SettingError
 from rankd_training.layers.cross_ids import ITEM_SIDE, USER_SIDE, CrossIds
@@ -192,7 +192,7 @@ class _Side(nn.Module):
         of_column = [f for f in fields for _ in range(f.num_ids)]
         owners = [f.name if f.name in tables else schema.table(f).name for f in of_column]
         first_rows = [tables[name].start for name in (*owners, *(c.name for c in crosses))]
-        cardinalities = [schema.cardinality(one) for one in (*of_column, *crosses)]
+        cardinalities = [*map(schema.cardinality, of_column), *map(schema.cardinality, crosses)]
         self.register_buffer("cardinality_W", torch.tensor(cardinalities).int(), persistent=False)
         self.register_buffer("start_W", torch.tensor(first_rows).int(), persistent=False)
         listed = torch.tensor([_is_list(f) for f in of_column] + [False] * len(crosses), dtype=torch.bool)
@@ -302,8 +302,9 @@ def _is_list(field: Field) -> bool:
 def _tables(schema: FeatureSchema, *, share: bool) -> dict[str, slice]:
     """Where each table lies in the one of all, by the name of the field or cross that owns it."""
     tables, at = {}, 0
-    owners = [f for f in schema.fields.values() if schema.cardinality(f) and not (share and f.shares)]
-    for owner in (*owners, *schema.crosses):
+    fields = [f for f in schema.fields.values() if schema.cardinality(f) and not (share and f.shares)]
+    owners: list[Field | Cross] = [*fields, *schema.crosses]
+    for owner in owners:
         tables[owner.name] = slice(at, at + schema.cardinality(owner))
         at = tables[owner.name].stop
     if at > torch.iinfo(torch.int32).max:

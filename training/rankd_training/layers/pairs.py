@@ -112,6 +112,16 @@ class PairGroup(nn.Module):
         best = self.choice_P3.detach().argmax(1).tolist()
         return {pair.name: METHODS[at] for pair, at in zip(self.pairs, best, strict=True)}
 
+    def shares(self, heat: Tensor) -> dict[str, dict[str, float]]:
+        """While searching, by pair how much it takes of each of METHODS; else nothing."""
+        if self.choice_P3 is None:
+            return {}
+        shares = torch.softmax(self.choice_P3.detach() / heat, dim=1).tolist()
+        return {
+            pair.name: dict(zip(METHODS, share, strict=True))
+            for pair, share in zip(self.pairs, shares, strict=True)
+        }
+
     def _first_choice(self) -> Tensor:
         choice_P3 = torch.zeros(len(self.pairs), 3)
         choice_P3[self.num_memorised :, 0] = _IMPOSSIBLE

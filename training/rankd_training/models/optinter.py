@@ -107,7 +107,7 @@ class OptInter(nn.Module):
         row_N = features[ROW]
         if self.training:
             self.steps += 1
-        heat = (1 - self.config.cooling * self.steps).clamp(min=_COLDEST)
+        heat = self._heat()
         user_RSX, item_NSX = self.embedding(features)
         width = self.config.embedding_width
         user_RSD, item_NSD = user_RSX[:, :, width:], item_NSX[:, :, width:]
@@ -134,6 +134,17 @@ class OptInter(nn.Module):
             assert isinstance(group, PairGroup)
             found |= group.chosen()
         return tuple(f"{pair}={method}" for pair, method in found.items() if method != METHODS[-1])
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """While searching, by pair how much it takes of each of METHODS; else nothing."""
+        found: dict[str, dict[str, float]] = {}
+        for group in self.groups.values():
+            assert isinstance(group, PairGroup)
+            found |= group.shares(self._heat())
+        return found
+
+    def _heat(self) -> Tensor:
+        return (1 - self.config.cooling * self.steps).clamp(min=_COLDEST)
 
     def _width(self, name: str) -> int:
         if name not in self.groups:
