@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rankd_training.errors import SettingError
 from rankd_training.layers.pairs import MEMORISE
-from rankd_training.learning.ranks import joined
+from rankd_training.learning.ranks import Ranks, joined
 from rankd_training.models.optinter import OptInter
 from rankd_training.progress import SILENT, Progress
 from rankd_training.recipes import ctr
@@ -39,7 +39,7 @@ def search_folder(output: Path) -> Path:
 
 
 def search_and_train(
-    settings: TrainSettings, *, progress: Progress = SILENT, say: Callable[[str], None] = lambda _: None
+    settings: TrainSettings, *, progress: Progress = SILENT, say: Callable[[str], None] | None = None
 ) -> tuple[RunResult, RunResult]:
     """Search, then train with what was chosen -> both runs, the search in OUTPUT-search.
 
@@ -58,13 +58,15 @@ def search_and_train(
         raise SettingError("expected model optinter without methods, which the search is to find")
     check_free(settings.output)
     search = search_folder(settings.output)
-    say(f"first the search, in {search}")
-    found = ctr.train(replace(settings, output=search), progress=progress)
-    return found, _train_chosen(settings, progress, say)
+    with joined() as ranks:  # the runs join nobody anew: that a group of processes can do once
+        say = say if say and ranks.first else _nothing
+        say(f"first the search, in {search}")
+        found = ctr.train(replace(settings, output=search), progress=progress)
+        return found, _train_chosen(settings, ranks, progress, say)
 
 
 def resume(
-    output: Path, *, progress: Progress = SILENT, say: Callable[[str], None] = lambda _: None
+    output: Path, *, progress: Progress = SILENT, say: Callable[[str], None] | None = None
 ) -> RunResult:
     """Go on with any run to `output` that was killed, also while it searched -> as if it had not been.
 
@@ -74,24 +76,30 @@ def resume(
     """
     search = search_folder(output)
     begun = Unfinished(search)
-    if begun.folder.exists() and searches(begun.settings()):
-        settings = replace(begun.settings(), output=output.absolute())
-        say(f"on with the search, in {search}")
-        ctr.resume(search, progress=progress)
-        return _train_chosen(settings, progress, say)
-    result = ctr.resume(output, progress=progress)
-    if result.record.model == NAME and (search / checkpoint.MODEL).is_file():
-        _leave(result, _searched(search))
-    return result
+    with joined() as ranks:
+        say = say if say and ranks.first else _nothing
+        if begun.folder.exists() and searches(begun.settings()):
+            settings = replace(begun.settings(), output=output.absolute())
+            ranks.meet()  # the folder goes when the search is done
+            say(f"on with the search, in {search}")
+            ctr.resume(search, progress=progress)
+            return _train_chosen(settings, ranks, progress, say)
+        result = ctr.resume(output, progress=progress)
+        if result.record.model == NAME and (search / checkpoint.MODEL).is_file():
+            _leave(result, _searched(search), ranks)
+        return result
 
 
-def _train_chosen(settings: TrainSettings, progress: Progress, say: Callable[[str], None]) -> RunResult:
+def _train_chosen(
+    settings: TrainSettings, ranks: Ranks, progress: Progress, say: Callable[[str], None]
+) -> RunResult:
+    ranks.meet()  # the first process has written the search by now
     searched = _searched(search_folder(settings.output))
     chosen = searched.chosen()
     say(f"then training with what it chose: {_summary(searched)}")
     config = {**settings.model_config, "methods": list(chosen)}
     result = ctr.train(replace(settings, model_config=config), progress=progress)
-    _leave(result, searched)
+    _leave(result, searched, ranks)
     return result
 
 
@@ -108,15 +116,17 @@ def _summary(searched: OptInter) -> str:
 
 
 def _searched(folder: Path) -> OptInter:
-    with joined():  # where there are several processes, the first has written the search by now
-        model = checkpoint.load(folder)
+    model = checkpoint.load(folder)
     assert isinstance(model, OptInter)
     return model
 
 
-def _leave(result: RunResult, searched: OptInter) -> None:
-    """Write the choice beside a run that was trained with it, not with methods given by hand."""
-    with joined() as ranks:
-        methods = result.record.settings["model_config"].get("methods")
-        if ranks.first and methods == list(searched.chosen()):
-            leave_choice(result.folder, searched)
+def _leave(result: RunResult, searched: OptInter, ranks: Ranks) -> None:
+    """Write the choice into a run that was trained with it, not with methods given by hand."""
+    methods = result.record.settings["model_config"].get("methods")
+    if ranks.first and methods == list(searched.chosen()):
+        leave_choice(result.folder, searched)
+
+
+def _nothing(_: str) -> None:
+    """Say nothing."""
