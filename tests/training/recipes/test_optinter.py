@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,16 @@ def test_a_killed_search_goes_on_and_ends_as_if_it_had_not_been(
     assert result.metrics == runs[1].metrics
     for name in (PAIRS, CROSSED_SCHEMA):
         assert (output / name).read_bytes() == (runs[1].folder / name).read_bytes()
+
+
+def test_a_search_whose_training_was_not_begun_is_not_lost(
+    runs: tuple[RunResult, RunResult], tmp_path: Path
+) -> None:
+    shutil.copytree(runs[0].folder, tmp_path / "run-search")
+    with pytest.raises(RunError, match="the search before it is done") as refused:
+        optinter.resume(tmp_path / "run")
+    told = str(refused.value).split("--set 'model.methods=")[1].rstrip("'")
+    assert read_yaml(told) == runs[1].record.settings["model_config"]["methods"]
 
 
 def test_resuming_goes_on_with_any_other_run_too(planted: Path, tmp_path: Path) -> None:

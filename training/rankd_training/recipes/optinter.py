@@ -6,11 +6,12 @@ and the schema with the memorised pairs as crosses, `schema-with-crosses.yaml`, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from rankd_training.errors import SettingError
+from rankd_training.errors import RunError, SettingError
 from rankd_training.layers.pairs import MEMORISE
 from rankd_training.learning.ranks import Ranks, joined
 from rankd_training.models.optinter import OptInter
@@ -84,8 +85,16 @@ def resume(
             say(f"on with the search, in {search}")
             ctr.resume(search, progress=progress)
             return _train_chosen(settings, ranks, progress, say)
+        done = (search / checkpoint.MODEL).is_file()
+        if done and not output.exists() and not Unfinished(output).folder.exists():
+            methods = json.dumps(list(_searched(search).chosen()))
+            raise RunError(
+                output,
+                f"was not begun, but the search before it is done, in {search}; "
+                f"train with what it chose: --set 'model.methods={methods}'",
+            )
         result = ctr.resume(output, progress=progress)
-        if result.record.model == NAME and (search / checkpoint.MODEL).is_file():
+        if done and result.record.model == NAME:
             _leave(result, _searched(search), ranks)
         return result
 
