@@ -193,8 +193,10 @@ def _say_pairs(run: Path) -> None:
     if not (run / PAIRS).is_file():
         return
     _say(f"what each pair of fields is for: {run / PAIRS}")
-    if (run / CROSSED_SCHEMA).read_bytes() != (run / SCHEMA).read_bytes():
-        _say(f"with the memorised pairs as crosses, any model trains on --schema {run / CROSSED_SCHEMA}")
+    if (run / CROSSED_SCHEMA).read_bytes() == (run / SCHEMA).read_bytes():
+        _say("none is memorised for sure, so the schema gets no cross")
+    else:
+        _say(f"with the surely memorised as crosses, any model trains on --schema {run / CROSSED_SCHEMA}")
 
 
 def _say(line: str) -> None:

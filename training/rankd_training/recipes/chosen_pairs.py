@@ -1,7 +1,9 @@
 """What a search chose, for people and for other models: a page of shares, and the schema with crosses.
 
-The memorised pairs become crosses of the schema, which every model trains and serves; what is factorised any
-model of interactions does in its own way.
+Pairs that were memorised for sure become crosses of the schema, which every model trains and serves; what is
+factorised any model of interactions does in its own way. A search that has hardly begun puts a pair wherever
+chance has it, at shares near a third: OptInter is trained with that as published, but a cross costs a table,
+so one is made only where memorising has more than the other two together.
 """
 
 from __future__ import annotations
@@ -25,12 +27,14 @@ from rankd_training.runs.checkpoint import SCHEMA
 __all__ = ["CROSSED_SCHEMA", "PAIRS", "leave_choice", "with_crosses"]
 
 PAIRS, CROSSED_SCHEMA = "pairs.yaml", "schema-with-crosses.yaml"
+SURE = 0.5
 _LONGEST_NAME = 64
 _PAIRS_HEAD = """\
 # What the search found for each pair of fields, and the shares of its mixture at the search's best epoch:
 # memorise is a table with a row for each combination, factorise the product of two vectors, naive nothing.
-# A pair stands under its largest share, the surest first; shares near a third are no preference at all.
-# The memorised pairs are the crosses of {schema}, in this order: drop those from its end that are not sure.
+# A pair stands under its largest share, the surest first; shares near a third are no preference at all, and
+# more epochs or a larger model.cooling let the search decide. Pairs memorised by more than a half are the
+# crosses of {schema}.
 """
 
 
@@ -44,7 +48,8 @@ def leave_choice(folder: Path, searched: OptInter) -> None:
     page = _PAIRS_HEAD.format(schema=CROSSED_SCHEMA) + _yaml(by_method)
     (folder / PAIRS).write_text(page, encoding="utf-8")
     text = (folder / SCHEMA).read_text(encoding="utf-8")
-    crossed = with_crosses(text, list(by_method[MEMORISE]), searched.config.cross_rows)
+    sure = [pair for pair, shares in by_method[MEMORISE].items() if shares[MEMORISE] > SURE]
+    crossed = with_crosses(text, sure, searched.config.cross_rows)
     (folder / CROSSED_SCHEMA).write_text(crossed, encoding="utf-8")
 
 

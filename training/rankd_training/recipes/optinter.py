@@ -1,7 +1,7 @@
 """OptInter in two stages: search what each pair of fields should do, then train with that from scratch.
 
 The search is a run of its own, in OUTPUT-search. The second run's folder holds what was chosen, `pairs.yaml`,
-and the schema with the memorised pairs as crosses, `schema-with-crosses.yaml`, for any model.
+and the schema with the surely memorised pairs as crosses, `schema-with-crosses.yaml`, for any model.
 """
 
 from __future__ import annotations
