@@ -14,10 +14,13 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
+from rankd_contract.pair_hash import HashedPair
+
 __all__ = [
     "FIRST_VALUE",
     "MISSING",
     "UNKNOWN",
+    "Cross",
     "DType",
     "Derive",
     "Entity",
@@ -131,6 +134,23 @@ class Field:
         """Width of the field in the block of numbers."""
         return 1 - min(self.num_ids, 1)
 
+    @property
+    def single(self) -> bool:
+        """True where a row has exactly one id of the field: no list, no plain number."""
+        return self.num_ids == 1 and self.kind not in {Kind.SEQUENCE, Kind.MULTI_VALUE}
+
+
+@dataclass(frozen=True, slots=True)
+class Cross:
+    """Two fields read together, with a table of its own: the graph makes its ids from theirs (`crosses.py`).
+
+    `rows` is how many rows combinations of values may take; where they are fewer, each has its own.
+    """
+
+    name: str
+    of: tuple[str, str]
+    rows: int
+
 
 @dataclass(frozen=True)
 class FeatureView:
@@ -191,6 +211,7 @@ class FeatureSchema:
     name: str
     views: tuple[FeatureView, ...]
     tasks: tuple[Task, ...]
+    crosses: tuple[Cross, ...] = ()
 
     def of(self, entity: Entity) -> tuple[FeatureView, ...]:
         """Return the views of an entity, in their order."""
@@ -214,8 +235,19 @@ class FeatureSchema:
         """Return the field that owns the encoding and embedding table `field` uses."""
         return self.fields[field.shares] if field.shares else field
 
-    def cardinality(self, field: Field) -> int:
-        """Rows of the embedding table a field's ids point into; 0 for plain numbers."""
+    def hashed_pair(self, cross: Cross) -> HashedPair:
+        """Return how a cross's combinations of values become rows; missing and unknown are none."""
+        left, right = (self.cardinality(self.fields[name]) - FIRST_VALUE for name in cross.of)
+        return HashedPair(cross.name, left, right, cross.rows)
+
+    def of_item(self, cross: Cross) -> bool:
+        """True where a cross has a field of the item: it then differs from candidate to candidate."""
+        return not {f.name for v in self.of(Entity.ITEM) for f in v.fields}.isdisjoint(cross.of)
+
+    def cardinality(self, field: Field | Cross) -> int:
+        """Rows of the embedding table a field's or a cross's ids point into; 0 for plain numbers."""
+        if isinstance(field, Cross):
+            return FIRST_VALUE + self.hashed_pair(field).num_rows
         owner = self.table(field)
         if owner.hash_buckets is not None:
             return FIRST_VALUE + owner.hash_buckets
@@ -240,7 +272,10 @@ class FeatureSchema:
         """One spelling of the schema: sorted JSON with every default written out."""
         views = [{**self._view_bytes(v), **_view_reading(v)} for v in self.views]
         tasks = [{"name": t.name, "label": t.label, "weight": t.weight} for t in self.tasks]
-        return _canonical({"format": 1, "name": self.name, "views": views, "tasks": tasks})
+        crosses = [{"name": c.name, "of": list(c.of), "rows": c.rows} for c in self.crosses]
+        # A schema without crosses keeps the fingerprint that it had before there were any.
+        more = {"crosses": crosses} if crosses else {}
+        return _canonical({"format": 1, "name": self.name, "views": views, "tasks": tasks, **more})
 
     @cached_property
     def fingerprint(self) -> int:
@@ -248,7 +283,10 @@ class FeatureSchema:
         return _fingerprint(self.canonical)
 
     def row_fingerprint(self, view: FeatureView) -> int:
-        """64 bits over what decides the bytes of a view's rows: not defaults, ages, tasks or other views."""
+        """64 bits over what decides the bytes of a view's rows.
+
+        Defaults, ages, crosses, tasks and other views do not.
+        """
         return _fingerprint(_canonical({"format": 1, **self._view_bytes(view)}))
 
     def _view_bytes(self, view: FeatureView) -> dict[str, Any]:

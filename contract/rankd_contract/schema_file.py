@@ -1,13 +1,15 @@
 """Reads a feature schema from YAML and says exactly where it is wrong.
 
 The file holds `rankd_schema: 1`, `name`, `views` (each with `name`, `entity`, `fields` and, where it is
-stored, `key`, `event_time`, `max_age`, `on_stale`) and `tasks`. Unknown keys are errors with the nearest
-known one named: a misspelt default would otherwise be a silent default.
+stored, `key`, `event_time`, `max_age`, `on_stale`), `tasks` and, where wanted, `crosses`
+(`schema_crosses.py`). Unknown keys are errors with the nearest known one named: a misspelt default would
+otherwise be a silent default.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from rankd_contract.schema import (
     Transform,
     TransformKind,
 )
+from rankd_contract.schema_crosses import read_crosses
 from rankd_contract.schema_values import (
     check_value,
     duration,
@@ -44,7 +47,7 @@ __all__ = ["load_schema", "parse_schema"]
 _DERIVED = {Derive.HOUR_OF_DAY: tuple(range(24)), Derive.DAY_OF_WEEK: tuple(range(7))}
 _MAX_ROW_NUMBERS = 131_060  # a packed row states its length in 16 bits of 8-byte words
 
-_SCHEMA_KEYS = ("rankd_schema", "name", "views", "tasks")
+_SCHEMA_KEYS = ("rankd_schema", "name", "views", "crosses", "tasks")
 _VIEW_KEYS = ("name", "entity", "key", "event_time", "max_age", "on_stale", "fields")
 _FIELD_KEYS = (
     *("name", "kind", "dtype", "source", "derive", "hash", "vocabulary"),
@@ -78,7 +81,9 @@ def parse_schema(text: str) -> FeatureSchema:
     tasks = tuple(_task(t, f"tasks[{i}]") for i, t in enumerate(items(node, "tasks", "the file")))
     schema = FeatureSchema(name_of(node, "the file"), views, tasks)
     _check_whole(schema)
-    return schema
+    if "crosses" not in node:
+        return schema
+    return replace(schema, crosses=read_crosses(items(node, "crosses", "the file"), schema))
 
 
 def _view(tree: Any, at: str) -> FeatureView:

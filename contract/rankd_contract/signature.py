@@ -26,6 +26,7 @@ __all__ = [
     "input_name",
     "inputs",
     "outputs",
+    "slot_names",
     "tensors",
 ]
 
@@ -68,10 +69,25 @@ def outputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:
     return TensorSpec(LOGITS, "float32", dims), TensorSpec(SCORES, "float32", dims)
 
 
+def slot_names(schema: FeatureSchema) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What models read as one thing each, of the user's side and of the item's, in order.
+
+    On the user's side: the user's fields, the context's, crosses of these. On the item's: its fields, then
+    crosses with one of them.
+    """
+    fields = {entity: [at.field.name for at in schema.layout(entity).fields] for entity in Entity}
+    of_user = [cross.name for cross in schema.crosses if not schema.of_item(cross)]
+    of_item = [cross.name for cross in schema.crosses if schema.of_item(cross)]
+    return (
+        (*fields[Entity.USER], *fields[Entity.CONTEXT], *of_user),
+        (*fields[Entity.ITEM], *of_item),
+    )
+
+
 def field_weights(schema: FeatureSchema, num_crosses: int) -> TensorSpec:
-    """How much each of a model's crosses takes of each field: user's, context's, then the item's fields."""
-    num_fields = sum(len(schema.layout(entity).fields) for entity in Entity)
-    return TensorSpec(FIELD_WEIGHTS, "float32", ("N", num_fields, num_crosses))
+    """How much each of a model's own crosses takes of each slot, in the order of `slot_names`."""
+    num_slots = sum(map(len, slot_names(schema)))
+    return TensorSpec(FIELD_WEIGHTS, "float32", ("N", num_slots, num_crosses))
 
 
 def tensors(blocks: Mapping[Entity, Block], row: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:

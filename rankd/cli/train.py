@@ -73,7 +73,11 @@ def train(
     root: Root = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train a model; prints how good it is on each split and where the run lies."""
+    """Train a model; prints how good it is on each split and where the run lies.
+
+    optinter first searches which pairs of fields to memorise, in a run of its own beside the other, and
+    leaves the schema with these as crosses, for any model.
+    """
     if resume is not None:
         if any((data, examples, schema, output, epochs, seed, split, split_time, ray, settings, set_)):
             fail("--resume goes on with what the run was told; give it alone", 2)
@@ -108,8 +112,8 @@ def train(
 def go_on(output: Path) -> RunResult:
     """Resume the run that was to leave `output`, with progress on the screen."""
     with wants():
-        from rankd_training.recipes import ctr
-    return _watched(lambda progress: ctr.resume(output, progress=progress), output)
+        from rankd_training.recipes import optinter
+    return _watched(lambda progress: optinter.resume(output, progress=progress, say=_say), output)
 
 
 def run_training(
@@ -129,13 +133,19 @@ def run_training(
     with wants():
         from rankd_training.config import read_config
         from rankd_training.presets import preset
-        from rankd_training.recipes import ctr
+        from rankd_training.recipes import ctr, optinter
         from rankd_training.settings import TrainSettings
     settings = merged(preset(data, model), chosen or {})
     places = {"examples": examples, "schema": schema, "output": output, "model": model}
 
     def work(progress: Progress) -> RunResult:
         told = read_config(TrainSettings, {**settings, **places})
+        if optinter.searches(told):
+            if ray is not None:
+                fail(
+                    "--ray trains one run, and optinter without model.methods is two; search without --ray", 2
+                )
+            return optinter.search_and_train(told, progress=progress, say=_say)[1]
         if ray is None:
             return ctr.train(told, progress=progress)
         from rankd_training.recipes.on_ray import train_on_ray
@@ -172,6 +182,25 @@ def _leave(result: RunResult, home: Path, as_json: bool) -> None:
         return
     out.print(str(result.folder), soft_wrap=True)
     tell.print(f"next: {export_command(result.folder, home)}", soft_wrap=True, markup=False)
+    _say_pairs(result.folder)
+
+
+def _say_pairs(run: Path) -> None:
+    """Say what a search has left in a run's folder."""
+    from rankd_training.recipes.chosen_pairs import CROSSED_SCHEMA, PAIRS
+    from rankd_training.runs.checkpoint import SCHEMA
+
+    if not (run / PAIRS).is_file():
+        return
+    _say(f"what each pair of fields is for: {run / PAIRS}")
+    if (run / CROSSED_SCHEMA).read_bytes() == (run / SCHEMA).read_bytes():
+        _say("none is memorised for sure, so the schema gets no cross")
+    else:
+        _say(f"with the surely memorised as crosses, any model trains on --schema {run / CROSSED_SCHEMA}")
+
+
+def _say(line: str) -> None:
+    tell.print(line, soft_wrap=True, markup=False)
 
 
 def schema_of(data: str) -> Path:

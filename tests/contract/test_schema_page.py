@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rankd_contract import schema_file, schema_values
+from rankd_contract import schema_crosses, schema_file, schema_values
 from rankd_contract.errors import SchemaError
 from rankd_contract.schema import Derive, DType, Entity, FeatureSchema, Kind, OnStale, TransformKind
 from rankd_contract.schema_file import parse_schema
@@ -22,6 +22,7 @@ KEYS = {
     "The file": schema_file._SCHEMA_KEYS,
     "Views": schema_file._VIEW_KEYS,
     "Fields": schema_file._FIELD_KEYS,
+    "Crosses": schema_crosses.CROSS_KEYS,
     "Tasks": schema_file._TASK_KEYS,
 }
 WORDS = [member.value for kind in (Derive, DType, Entity, Kind, OnStale, TransformKind) for member in kind]
@@ -57,14 +58,22 @@ def parsed(block: Block) -> FeatureSchema:
         {"name": "films", "entity": "item", "key": "film_id", "fields": [film]},
     ]
     tasks: list[Any] = [{"name": "liked"}]
+    crosses: dict[str, Any] = {}
     if block.part == "view":
         views.append(part)
     elif block.part == "task":
         tasks.append(part)
+    elif block.part == "crosses":
+        views[1]["fields"] += [
+            {"name": "tags", "kind": "multi_value", "dtype": "string", "hash": 99, "max_length": 3},
+            {"name": "year", "kind": "numeric", "dtype": "int64", "default": 2000},
+        ]
+        crosses = {"crosses": part}
     else:
         assert block.part == "field", f"line {block.line}: what is a {block.part}?"
         views.append({"name": "more", "entity": "context", "fields": [part]})
-    return parse_schema(json.dumps({"rankd_schema": 1, "name": "page", "views": views, "tasks": tasks}))
+    whole = {"rankd_schema": 1, "name": "page", "views": views, "tasks": tasks, **crosses}
+    return parse_schema(json.dumps(whole))
 
 
 def section(title: str) -> str:
@@ -124,7 +133,7 @@ def test_the_defaults_are_the_parsers() -> None:
 def messages() -> list[str]:
     """How each message of the parser starts, as far as it is written out."""
     found = []
-    for module in (schema_file, schema_values):
+    for module in (schema_file, schema_crosses, schema_values):
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"))):
             if (
                 isinstance(node, ast.Call)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from rankd_contract.pair_hash import HashedPair, pair_row
 from rankd_export.graph import OPSET, to_onnx
 from rankd_export.parity import compare
-from rankd_training.layers.pair_hash import HashedPair, PairHash, pair_row
+from rankd_training.layers.pair_hash import PairHash
 from rankd_training.models.optinter import OptInter, OptInterConfig
 from tests.export.requests import random_request
 from tests.export.test_graph import MIXED, SIZES

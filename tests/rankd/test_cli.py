@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankd.cli.names import ARCHITECTURES
+from rankd_contract.schema_file import load_schema
 from rankd_training.models import registry
 from tests.support.bundles import SCHEMA_TEXT
 
@@ -167,3 +168,37 @@ def test_a_folder_with_its_schema_needs_no_other_word(tmp_path: Path) -> None:
     trained = rankd("train", "--examples", "made", "--model", "lr", "--epochs", "1", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "rows split by column 'split'" in trained.stderr
+
+
+def test_optinter_leaves_a_schema_whose_crosses_any_model_trains_on(tmp_path: Path) -> None:
+    made = rankd(*_GENERATE, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    # So cold at once that chance decides for sure, one way or another.
+    settings = ("model.hidden=[8]", "model.cooling=1", "batch_size=64", "learning_rate=0.02")
+    arguments = ("--examples", "made", "--epochs", "1", *(f"--set={setting}" for setting in settings))
+    searched = rankd("train", "--model", "optinter", *arguments, cwd=tmp_path)
+    assert searched.returncode == 0, searched.stderr
+    runs = Path(".rankd") / "runs"
+    assert f"first the search, in {runs / 'optinter-search'}" in searched.stderr
+    assert re.search(r"what it chose: \d pairs memorised", searched.stderr)
+    assert f"what each pair of fields is for: {runs / 'optinter' / 'pairs.yaml'}" in searched.stderr
+    schema = runs / "optinter" / "schema-with-crosses.yaml"
+    crosses = load_schema(tmp_path / schema).crosses
+    assert crosses
+    assert f"any model trains on --schema {schema}" in searched.stderr
+    rest = ("--examples", "made", "--schema", str(schema), "--epochs", "1", "--json")
+    trained = rankd("train", "--model", "lr", *rest, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    record = json.loads((tmp_path / json.loads(trained.stdout)["run"] / "run.json").read_text())
+    assert record["parameters"] == 1 + 4 * 12 + len(crosses) * 102, "a weight a value and combination"
+
+
+def test_methods_that_are_given_need_no_search_and_a_search_is_not_for_ray(tmp_path: Path) -> None:
+    made = rankd(*_GENERATE, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    arguments = ("train", "--model", "optinter", "--examples", "made", "--epochs", "1")
+    trained = rankd(*arguments, "--set", "model.methods=['f1*f2=memorise']", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "search" not in trained.stderr
+    refused = rankd(*arguments, "--ray", "2", cwd=tmp_path)
+    assert (refused.returncode, "search without --ray" in refused.stderr) == (2, True), refused.stderr

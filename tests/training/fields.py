@@ -39,6 +39,19 @@ tasks:
 """
 
 
+CROSSES = """
+crosses:
+  - {name: user_item, of: [user_id, item_id], rows: 60}
+  - {name: age_hour, of: [age, hour], rows: 1000}
+  - {name: item_hour, of: [item_id, hour], rows: 70}
+"""
+
+
+def crossed_schema() -> FeatureSchema:
+    """The mixed one with a cross on the user's side and two on the item's."""
+    return parse_schema(MIXED + CROSSES)
+
+
 def mixed_schema() -> FeatureSchema:
     """Every kind of field on every side, two tasks."""
     return parse_schema(MIXED)

@@ -80,7 +80,7 @@ class RichProgress:
         """Show the bar."""
         self._epochs = epochs
         self._console.print(f"training {model}: {parameters:,} parameters, at most {epochs} epochs")
-        self._bar.update(self._task, total=epochs * steps_per_epoch, visible=True)
+        self._bar.reset(self._task, total=epochs * steps_per_epoch, visible=True)  # may be the second run
 
     def epoch_started(self, epoch: int) -> None:
         """Name the epoch."""

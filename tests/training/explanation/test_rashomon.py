@@ -19,7 +19,7 @@ from rankd_training.explanation.masks import masked
 from rankd_training.explanation.rashomon import RashomonSettings, field_masks, halo
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.models.registry import build, names
-from tests.training.fields import mixed_schema, random_inputs
+from tests.training.fields import crossed_schema, mixed_schema, random_inputs
 
 NUM_ROWS = 8000
 SETTINGS = RashomonSettings()
@@ -180,6 +180,19 @@ def test_a_field_scaled_to_nothing_is_a_field_that_is_not_read() -> None:
     with torch.no_grad(), masked(model, schema) as masks:
         assert not torch.equal(model(features), model(other))
         masks.set({"recent": 0.0})
+        torch.testing.assert_close(model(features), model(other))
+
+
+@pytest.mark.parametrize("name", ["mlcc", "infnet", "dlrm"])
+def test_a_field_scaled_to_nothing_is_gone_from_its_crosses_too(name: str) -> None:
+    schema = crossed_schema()
+    torch.manual_seed(0)
+    model = build(name, schema, {"embedding_std": 0.5}).eval()
+    features = random_inputs(schema, 5, 5, seed=1)
+    other = {**features, "in_context_ids": features["in_context_ids"] % 24 + 1}  # the hour, twice crossed
+    with torch.no_grad(), masked(model, schema) as masks:
+        assert not torch.equal(model(features), model(other))
+        masks.set({"hour": 0.0})
         torch.testing.assert_close(model(features), model(other))
 
 

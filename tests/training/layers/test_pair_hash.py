@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankd_training.layers.pair_hash import HashedPair, PairHash, pair_row
+from rankd_contract.pair_hash import HashedPair, pair_row
+from rankd_training.layers.pair_hash import PairHash
 
 BIGGEST = 2**31 - 1
 PAIRS = st.builds(

@@ -53,6 +53,16 @@ def test_two_processes_end_where_one_does(tmp_path: Path, optimiser: str) -> Non
 
 
 @pytest.mark.slow
+def test_two_processes_search_and_then_train_with_what_they_found(tmp_path: Path) -> None:
+    write(tmp_path)
+    settings = ["epochs=1", "batch_size=150", "model.cross_rows=50", "model.hidden=[8]"]
+    train(tmp_path, "--model=optinter", *fresh("together", settings), processes=2)
+    for name in ("weights.safetensors", "pairs.yaml", "schema-with-crosses.yaml"):
+        assert (tmp_path / "together" / name).is_file()
+    assert (tmp_path / "together-search" / "weights.safetensors").is_file()
+
+
+@pytest.mark.slow
 def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path: Path) -> None:
     write(tmp_path)
     settings = ["epochs=8", "batch_size=16", "checkpoint_steps=5", "embedding_optimiser=deferred_adam"]

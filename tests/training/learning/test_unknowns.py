@@ -7,7 +7,7 @@ from rankd_contract.schema import UNKNOWN
 from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.learning.unknowns import UnknownValues
-from tests.training.fields import mixed_schema, random_inputs
+from tests.training.fields import crossed_schema, mixed_schema, random_inputs
 
 
 def test_the_share_that_was_asked_for_is_hidden_and_nothing_else() -> None:
@@ -40,6 +40,24 @@ def test_rows_that_training_never_read_take_the_unknown_rows_values() -> None:
         expected = before[k] if k - rows.start in {3, 4} else before[rows.start + UNKNOWN]
         assert torch.equal(after[k], expected)
     assert torch.equal(after[rows.stop :], before[rows.stop :])
+
+
+def test_combinations_that_training_never_read_take_the_unknown_row_of_their_cross() -> None:
+    torch.manual_seed(0)
+    schema = crossed_schema()
+    embedding = FeatureEmbedding(schema, 4, std=1.0)
+    before = embedding.table.weight.detach().clone()
+    features = random_inputs(schema, num_users=3, num_items=5)
+    unknowns = UnknownValues(schema, {"user_id": 0.5})
+    seen = unknowns.seen(embedding, [features])
+    unknowns.settle(embedding, seen)
+    rows, after = embedding.rows_of("user_item"), embedding.table.weight.detach()
+    unread = ~seen[rows]
+    assert 0 < unread.sum() < len(unread)
+    assert (after[rows][unread] == before[rows][UNKNOWN]).all()
+    assert torch.equal(after[rows][~unread], before[rows][~unread])
+    for other in ("age_hour", "item_hour"):  # of fields without a rate: their unknown row learned nothing
+        assert torch.equal(after[embedding.rows_of(other)], before[embedding.rows_of(other)])
 
 
 def test_padding_reads_no_row_and_a_shared_table_is_read_from_both_sides() -> None:

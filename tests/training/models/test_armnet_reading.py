@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rankd_contract.signature import ROW
+from rankd_contract.signature import ROW, slot_names
 from rankd_training.models.armnet import ARMNet, ARMNetConfig
 from rankd_training.models.armnet_reading import cross_features, field_importance, field_usage
-from tests.training.fields import categorical_schema, mixed_schema, random_inputs
+from tests.training.fields import categorical_schema, crossed_schema, mixed_schema, random_inputs
 
 PLANTED = ("u1", "i2")
 FIRST = 2  # the first id of a field's own values
@@ -119,3 +119,17 @@ def test_with_softmax_every_neuron_takes_every_field() -> None:
     model = ARMNet(mixed_schema(), ARMNetConfig(alpha=1.0, neurons=5)).eval()
     for crosses in cross_features(model, random_inputs(model.schema, num_users=1, num_items=3)):
         assert [(len(cross.fields), cross.num_neurons) for cross in crosses] == [(9, 5)]
+
+
+def test_a_cross_of_the_schema_is_read_under_its_own_name() -> None:
+    schema = crossed_schema()
+    torch.manual_seed(0)
+    model = ARMNet(schema, ARMNetConfig(neurons=4, hidden=(8,), embedding_std=0.5)).eval()
+    with torch.no_grad():
+        model.neurons.value_KOS.zero_()
+        slot = [*slot_names(schema)[0], *slot_names(schema)[1]].index("user_item")
+        model.neurons.value_KOS[:, :, slot] = 1.0
+    assert next(iter(field_importance(model))) == "user_item"
+    usage = field_usage(model, random_inputs(schema, 2, 50))
+    assert usage["user_item"] == pytest.approx(1)
+    assert set(usage) == {*schema.fields, *(cross.name for cross in schema.crosses)}

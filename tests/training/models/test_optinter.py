@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from rankd_contract.pair_hash import pair_row
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import ROW
 from rankd_training.errors import SettingError
-from rankd_training.layers.pair_hash import pair_row
 from rankd_training.layers.pairs import PairGroup
 from rankd_training.layers.split import join_sides
 from rankd_training.models.optinter import OptInter, OptInterConfig

@@ -11,7 +11,14 @@ from rankd_training.errors import SettingError, UnknownModel
 from rankd_training.models import registry
 from rankd_training.models.dcnv2 import DCNv2Config
 from rankd_training.models.mlcc import MLCC, MLCCConfig
-from tests.training.fields import categorical_schema, mixed_schema, random_inputs, table_schema
+from tests.training.fields import (
+    categorical_schema,
+    crossed_schema,
+    mixed_schema,
+    random_inputs,
+    table_schema,
+    tiled,
+)
 
 ONLY_NUMBERS = """
 rankd_schema: 1
@@ -59,6 +66,24 @@ def test_every_model_gives_a_logit_a_candidate_and_task(name: str, num_users: in
             logits = model(random_inputs(schema, num_users, num_items))
         assert logits.shape == (num_items, len(schema.tasks))
         assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_model_sees_the_crosses_of_a_schema(name: str) -> None:
+    schema = crossed_schema()
+    torch.manual_seed(0)
+    std = 1.0 if name == "ple" else 0.5
+    model = registry.build(name, schema, {"embedding_std": std}).eval()
+    features = random_inputs(schema, num_users=2, num_items=11)
+    with torch.no_grad():
+        logits = model(features)
+        torch.testing.assert_close(logits, model(tiled(features)), atol=1e-5, rtol=1e-5)
+        for cross in schema.crosses:
+            rows = model.embedding.table.weight[model.embedding.rows_of(cross.name)]
+            kept = rows.clone()
+            rows.zero_()
+            assert (model(features) - logits).abs().max() > 1e-3, cross.name
+            rows.copy_(kept)
 
 
 @pytest.mark.parametrize("name", registry.names())

@@ -222,6 +222,15 @@ def test_the_terminal_shows_epochs_and_a_table(tmp_path: Path) -> None:
         assert word in text
 
 
+def test_the_bar_of_a_second_run_starts_from_nothing() -> None:
+    with RichProgress(Console(record=True)) as progress:
+        for steps in (3, 5):
+            progress.run_started(model="optinter", parameters=7, epochs=1, steps_per_epoch=steps)
+            (bar,) = progress._bar.tasks
+            assert (bar.completed, bar.total) == (0, steps)
+            progress.step(1, 0.5, 100.0)
+
+
 def test_a_tasks_weight_scales_its_loss(tmp_path: Path) -> None:
     losses = {}
     for weight in ("1.0", "3.0"):

@@ -10,6 +10,7 @@ import yaml
 
 from rankd_training.errors import SettingError, UnknownModel
 from rankd_training.measures.metrics import evaluate
+from rankd_training.runs.run_folder import read
 from rankd_training.settings_file import flat, nested, read_settings_file, write_settings_file
 from rankd_training.trials.trial import Source, Trial, TrialResult, TrialStore, check_names
 from tests.training.tables import examples_table, with_value, write
@@ -52,6 +53,15 @@ def test_its_metrics_are_those_of_its_scores(store: TrialStore) -> None:
     assert result.mean("valid", "auc") == pytest.approx(
         np.mean([found.auc for found in result.metrics["valid"].values()])
     )
+
+
+def test_optinter_is_judged_as_it_is_trained_after_its_search(store: TrialStore) -> None:
+    small = {**SMALL, "model_config": {**SMALL["model_config"], "pair_width": 4, "cross_rows": 50}}
+    result = store.run(Trial("optinter", small, seed=1))
+    (searched, trained) = (read(result.folder / name)[0] for name in ("run-search", "run"))
+    assert "methods" not in searched.settings["model_config"]
+    assert isinstance(trained.settings["model_config"]["methods"], list)
+    assert result.parameters == trained.parameters
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,8 @@ class Layout:
 
     def key(self, sha256: str) -> str:
         """Name the folder of the mapped arrays: equal only where they would be equal."""
-        parts = [ENCODING, sha256, self.schema.canonical, self.group_column, self.split_by, self.file_splits]
+        encoded = replace(self.schema, crosses=()).canonical  # crosses are made of what is encoded
+        parts = [ENCODING, sha256, encoded, self.group_column, self.split_by, self.file_splits]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -1,13 +1,15 @@
 """A model whose fields are scaled before anything else sees them: f(m · x), one number a field.
 
 A plain number is scaled as it enters. An id has no size, so the vector that it becomes is scaled; that works
-on every model of the registry, since all read their ids through `FeatureEmbedding`.
+on every model of the registry, since all read their ids through `FeatureEmbedding`. A cross of the schema is
+scaled as both of its fields are.
 
 Legend: R user rows, N candidates, S slots, L positions of all sequences, E width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rankd_contract.schema import Entity, FeatureSchema, Field, Kind
+from rankd_contract.schema import Cross, Entity, FeatureSchema, Field, Kind
 from rankd_training.errors import SettingError
 from rankd_training.examples.inputs import field_columns
 from rankd_training.layers.embedding import ITEM_SIDE, USER_SIDE, FeatureEmbedding, SideTokens
@@ -28,6 +30,10 @@ class Masks:
 
     def __init__(self, schema: FeatureSchema) -> None:
         self._sides = tuple(_fields(schema, side) for side in (USER_SIDE, ITEM_SIDE))
+        self._crosses = tuple(
+            [cross for cross in schema.crosses if schema.of_item(cross) is of_item]
+            for of_item in (False, True)
+        )
         self._numbers = {
             f.name: field_columns(schema)[f.name] for side in self._sides for f in side if not f.num_ids
         }
@@ -52,11 +58,11 @@ class Masks:
         return scaled
 
     def slots(self, side: int, slots_RSE: Tensor) -> Tensor:
-        """Scale one side's vectors, one a field; a model may keep plain numbers out of them."""
-        fields = self._sides[side]
-        if slots_RSE.shape[1] != len(fields):
+        """Scale one side's vectors, one a slot; a model may keep plain numbers out of them."""
+        fields, crosses = self._sides[side], self._crosses[side]
+        if slots_RSE.shape[1] != len(fields) + len(crosses):
             fields = [f for f in fields if f.num_ids]
-        return slots_RSE * self._column(fields, like=slots_RSE)
+        return slots_RSE * self._column(fields, crosses, like=slots_RSE)
 
     def tokens(self, side: int, tokens: SideTokens) -> SideTokens:
         """Scale one side whose sequences are left position by position."""
@@ -64,14 +70,15 @@ class Masks:
         slots, sequence = tokens.slots_RSE, tokens.sequence_RLE
         if slots is not None:
             plain = [f for f in fields if f.kind is not Kind.SEQUENCE]
-            slots = slots * self._column(plain, like=slots)
+            slots = slots * self._column(plain, self._crosses[side], like=slots)
         if sequence is not None:
             positions = [f for f in fields if f.kind is Kind.SEQUENCE for _ in range(f.max_length)]
-            sequence = sequence * self._column(positions, like=sequence)
+            sequence = sequence * self._column(positions, [], like=sequence)
         return replace(tokens, slots_RSE=slots, sequence_RLE=sequence)
 
-    def _column(self, fields: list[Field], *, like: Tensor) -> Tensor:
+    def _column(self, fields: list[Field], crosses: list[Cross], *, like: Tensor) -> Tensor:
         scales = [self._scale.get(f.name, 1.0) if f.num_ids else 1.0 for f in fields]
+        scales += [math.prod(self._scale.get(name, 1.0) for name in cross.of) for cross in crosses]
         return like.new_tensor(scales).unsqueeze(1)
 
 

@@ -3,9 +3,10 @@
 All fields live in one table with constant offsets, so a side costs one gather. Ids outside their field's
 range read its unknown row. In list fields id 0 is padding and contributes nothing (masked mean); elsewhere
 row 0 is learned like any other. A plain number is its own learned vector times the value, plus a bias vector.
+A cross of the schema is a slot like any field's, after its side's fields: its ids are made here, from theirs.
 
-Legend: R user rows, N candidates, W id columns, L length of a list or of all a side's sequences, V numbers,
-S slots, E width.
+Legend: R user rows, N candidates, W id columns, those of crosses at the end, L length of a list or of all a
+side's sequences, V numbers, S slots, E width.
 """
 
 from __future__ import annotations
@@ -18,17 +19,15 @@ from enum import Enum, auto
 import torch
 from torch import Tensor, nn
 
-from rankd_contract.schema import MISSING, UNKNOWN, Entity, FeatureSchema, Field, Kind
+from rankd_contract.schema import MISSING, UNKNOWN, Cross, Entity, FeatureSchema, Field, Kind
 from rankd_contract.signature import input_name
 from rankd_training.errors import SettingError
+from rankd_training.layers.cross_ids import ITEM_SIDE, USER_SIDE, CrossIds
 
 __all__ = ["ITEM_SIDE", "USER_SIDE", "FeatureEmbedding", "RowReader", "SideTokens"]
 
 # Rows of the table, any shape -> their vectors, one more dimension at the end.
 RowReader = Callable[[Tensor], Tensor]
-
-USER_SIDE = (Entity.USER, Entity.CONTEXT)
-ITEM_SIDE = (Entity.ITEM,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class SideTokens:
     """One side with its sequences left position by position.
 
     Attributes:
-        slots_RSE: every field but the sequences; None where there is no other.
+        slots_RSE: every field but the sequences, and the crosses; None where there is neither.
         sequence_RLE: the sequence fields one after the other, zero at padding; None where there is none.
         present_RL: 1 where a position holds an id, 0 where it is padding.
     """
@@ -50,7 +49,7 @@ class FeatureEmbedding(nn.Module):
     """Slots of the user's side (user, then context; R rows) and of the item's side (N rows).
 
     Args:
-        schema: the fields; slots come in their order.
+        schema: the fields and crosses; slots come in the order of the contract's `slot_names`.
         width: numbers a slot.
         std: standard deviation of the initial values; None is Xavier-uniform, one table a field.
         share: False gives a field that `shares` another's table rows of its own.
@@ -61,13 +60,10 @@ class FeatureEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self.width = width
-        starts, num_rows = _first_rows(schema, share=share)
-        self._rows = {
-            name: slice(at, at + schema.cardinality(schema.fields[name])) for name, at in starts.items()
-        }
-        self.table = nn.Embedding(num_rows, width)
-        self.user_side = _Side(schema, USER_SIDE, starts, width)
-        self.item_side = _Side(schema, ITEM_SIDE, starts, width)
+        self._rows = _tables(schema, share=share)
+        self.table = nn.Embedding(max((rows.stop for rows in self._rows.values()), default=0), width)
+        self.user_side = _Side(schema, USER_SIDE, self._rows, width)
+        self.item_side = _Side(schema, ITEM_SIDE, self._rows, width)
         self.num_user_slots = self.user_side.num_slots
         self.num_item_slots = self.item_side.num_slots
         self._train_reader: RowReader | None = None
@@ -90,9 +86,9 @@ class FeatureEmbedding(nn.Module):
         read = self._reader()
         return self.user_side.tokens(features, read), self.item_side.tokens(features, read)
 
-    def rows_of(self, field: str) -> slice:
-        """Return where the table of a field lies that has one of its own."""
-        return self._rows[field]
+    def rows_of(self, name: str) -> slice:
+        """Return where the table of a field lies that has one of its own, or that of a cross."""
+        return self._rows[name]
 
     def mark_read(self, features: Mapping[str, Tensor], seen: Tensor) -> None:
         """Set, in bool [rows of the table], which rows these inputs read; padding reads none."""
@@ -181,22 +177,25 @@ class _Side(nn.Module):
     listed_W: Tensor
 
     def __init__(
-        self, schema: FeatureSchema, entities: Sequence[Entity], starts: Mapping[str, int], width: int
+        self, schema: FeatureSchema, entities: Sequence[Entity], tables: Mapping[str, slice], width: int
     ) -> None:
         super().__init__()
         layouts = [schema.layout(entity) for entity in entities]
         self._id_inputs = [input_name(at.entity, "ids") for at in layouts if at.num_ids]
         self._value_inputs = [input_name(at.entity, "values") for at in layouts if at.num_values]
         fields = [entry.field for at in layouts for entry in at.fields]
-        self._runs = _runs(fields)
-        self.num_slots = len(fields)
+        crosses = [c for c in schema.crosses if schema.of_item(c) is (Entity.ITEM in entities)]
+        self.cross_ids = CrossIds(schema, crosses) if crosses else None
+        self._runs = _runs(fields, len(crosses))
+        self.num_slots = len(fields) + len(crosses)
         self.sequence_lengths = tuple(f.max_length for f in fields if f.kind is Kind.SEQUENCE)
         of_column = [f for f in fields for _ in range(f.num_ids)]
-        cardinalities = [schema.cardinality(f) for f in of_column]
-        first_rows = [starts[f.name if f.name in starts else schema.table(f).name] for f in of_column]
+        owners = [f.name if f.name in tables else schema.table(f).name for f in of_column]
+        first_rows = [tables[name].start for name in (*owners, *(c.name for c in crosses))]
+        cardinalities = [*map(schema.cardinality, of_column), *map(schema.cardinality, crosses)]
         self.register_buffer("cardinality_W", torch.tensor(cardinalities).int(), persistent=False)
         self.register_buffer("start_W", torch.tensor(first_rows).int(), persistent=False)
-        listed = torch.tensor([_is_list(f) for f in of_column], dtype=torch.bool)
+        listed = torch.tensor([_is_list(f) for f in of_column] + [False] * len(crosses), dtype=torch.bool)
         self.register_buffer("listed_W", listed, persistent=False)
         num_values = sum(at.num_values for at in layouts)
         self.scale_VE = nn.Parameter(torch.empty(num_values, width)) if num_values else None
@@ -221,7 +220,7 @@ class _Side(nn.Module):
     def _read(self, features: Mapping[str, Tensor], read_rows: RowReader) -> _Read:
         ids_RW = embedded_RWE = number_RVE = None
         if self._id_inputs:
-            ids_RW = _joined([features[name] for name in self._id_inputs])
+            ids_RW = self._ids(features)
             embedded_RWE = read_rows(self._rows(ids_RW))
         if self.scale_VE is not None and self.shift_VE is not None:
             value_RV = _joined([features[name] for name in self._value_inputs])
@@ -232,9 +231,13 @@ class _Side(nn.Module):
         """Return the rows of the table that these inputs read, in any order, more than once."""
         if not self._id_inputs:
             return torch.zeros(0, dtype=torch.int32)
-        ids_RW = _joined([features[name] for name in self._id_inputs])
+        ids_RW = self._ids(features)
         padding_RW = (ids_RW == MISSING) & self.listed_W
         return self._rows(ids_RW)[~padding_RW]
+
+    def _ids(self, features: Mapping[str, Tensor]) -> Tensor:
+        given = [features[name] for name in self._id_inputs]
+        return _joined(given if self.cross_ids is None else [*given, self.cross_ids(features)])
 
     def _rows(self, ids_RW: Tensor) -> Tensor:
         # The runtime's gather does not check bounds on every device, so the graph does.
@@ -265,17 +268,17 @@ def _joined(pieces: Sequence[Tensor]) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), dim=1)
 
 
-def _runs(fields: Sequence[Field]) -> tuple[_Run, ...]:
+def _runs(fields: Sequence[Field], num_crosses: int) -> tuple[_Run, ...]:
     runs: list[_Run] = []
     at_ids = at_values = 0
-    for field in fields:
-        if field.num_ids == 0:
-            run = _Run(_Shape.NUMBER, at_values, at_values + 1)
+    slots = [(_shape(field), field.num_ids) for field in fields]
+    for shape, num_ids in (*slots, *[(_Shape.SINGLE, 1)] * num_crosses):
+        if shape is _Shape.NUMBER:
+            run = _Run(shape, at_values, at_values + 1)
             at_values += 1
         else:
-            shape = _shape(field)
-            run = _Run(shape, at_ids, at_ids + field.num_ids)
-            at_ids += field.num_ids
+            run = _Run(shape, at_ids, at_ids + num_ids)
+            at_ids += num_ids
         last = runs[-1] if runs else None
         if last and last.shape is run.shape in {_Shape.SINGLE, _Shape.NUMBER} and last.stop == run.start:
             runs[-1] = _Run(run.shape, last.start, run.stop)
@@ -285,22 +288,25 @@ def _runs(fields: Sequence[Field]) -> tuple[_Run, ...]:
 
 
 def _shape(field: Field) -> _Shape:
+    if field.num_ids == 0:
+        return _Shape.NUMBER
     if field.kind is Kind.SEQUENCE:
         return _Shape.SEQUENCE
-    return _Shape.SINGLE if field.num_ids == 1 and not _is_list(field) else _Shape.LIST
+    return _Shape.SINGLE if field.single else _Shape.LIST
 
 
 def _is_list(field: Field) -> bool:
     return field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}
 
 
-def _first_rows(schema: FeatureSchema, *, share: bool) -> tuple[dict[str, int], int]:
-    """Where each table starts, by the name of the field that owns it, and the number of rows of all."""
-    starts, num_rows = {}, 0
-    for field in schema.fields.values():
-        if schema.cardinality(field) and not (share and field.shares):
-            starts[field.name] = num_rows
-            num_rows += schema.cardinality(field)
-    if num_rows > torch.iinfo(torch.int32).max:
-        raise SettingError(f"schema '{schema.name}' needs {num_rows} table rows; 2^31 - 1 is the most")
-    return starts, num_rows
+def _tables(schema: FeatureSchema, *, share: bool) -> dict[str, slice]:
+    """Where each table lies in the one of all, by the name of the field or cross that owns it."""
+    tables, at = {}, 0
+    fields = [f for f in schema.fields.values() if schema.cardinality(f) and not (share and f.shares)]
+    owners: list[Field | Cross] = [*fields, *schema.crosses]
+    for owner in owners:
+        tables[owner.name] = slice(at, at + schema.cardinality(owner))
+        at = tables[owner.name].stop
+    if at > torch.iinfo(torch.int32).max:
+        raise SettingError(f"schema '{schema.name}' needs {at} table rows; 2^31 - 1 is the most")
+    return tables

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rankd_training.layers.pair_hash import HashedPair, PairHash
+from rankd_contract.pair_hash import HashedPair
+from rankd_training.layers.pair_hash import PairHash
 
 __all__ = ["FACTORISE", "MEMORISE", "METHODS", "NAIVE", "Pair", "PairGroup"]
 
@@ -110,6 +111,16 @@ class PairGroup(nn.Module):
             return {pair.name: pair.method or NAIVE for pair in self.pairs}
         best = self.choice_P3.detach().argmax(1).tolist()
         return {pair.name: METHODS[at] for pair, at in zip(self.pairs, best, strict=True)}
+
+    def shares(self, heat: Tensor) -> dict[str, dict[str, float]]:
+        """While searching, by pair how much it takes of each of METHODS; else nothing."""
+        if self.choice_P3 is None:
+            return {}
+        shares = torch.softmax(self.choice_P3.detach() / heat, dim=1).tolist()
+        return {
+            pair.name: dict(zip(METHODS, share, strict=True))
+            for pair, share in zip(self.pairs, shares, strict=True)
+        }
 
     def _first_choice(self) -> Tensor:
         choice_P3 = torch.zeros(len(self.pairs), 3)

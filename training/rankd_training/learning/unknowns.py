@@ -35,7 +35,9 @@ class UnknownValues:
     """
 
     def __init__(self, schema: FeatureSchema, rates: Mapping[str, float]) -> None:
-        self._fields = list(rates)
+        # A combination that training never saw reads a random row of its cross, as a value of its field.
+        crossed = [cross.name for cross in schema.crosses if not rates.keys().isdisjoint(cross.of)]
+        self._settled = [*rates, *crossed]
         for name, rate in rates.items():
             field = schema.fields.get(name)
             if field is None or field.kind is not Kind.CATEGORICAL or field.shares:
@@ -62,7 +64,7 @@ class UnknownValues:
     def seen(self, embedding: FeatureEmbedding, batches: Iterable[Mapping[str, Tensor]]) -> Tensor:
         """Say which rows of the table some inputs read, for `settle` -> bool [rows of the table]."""
         seen = torch.zeros(embedding.table.num_embeddings, dtype=torch.bool)
-        for features in batches if self._fields else ():
+        for features in batches if self._settled else ():
             embedding.mark_read(features, seen)
         return seen
 
@@ -70,12 +72,14 @@ class UnknownValues:
     def settle(self, embedding: FeatureEmbedding, seen: Tensor) -> None:
         """Give every row that was not seen, in the tables of the named fields, their unknown row's values.
 
+        The same for crosses of these fields, whose unknown row learns wherever an id was hidden.
+
         Args:
             embedding: its table is changed in place.
             seen: a flag a row of the table, from `seen`.
         """
         table = embedding.table.weight
-        for name in self._fields:
+        for name in self._settled:
             rows = embedding.rows_of(name)
             unknown_E = table[rows][UNKNOWN].clone()
             for mine, seen_here in zip(

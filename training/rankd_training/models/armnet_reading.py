@@ -1,7 +1,7 @@
 """What an ARM-Net looks at: which fields count at all, and which crosses one score was made of.
 
 Says what the model took, not what caused the outcome. A field can also count without being taken: where it
-draws attention away from another, none of these shows it.
+draws attention away from another, none of these shows it. A cross of the schema counts as one more field.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rankd_contract.schema import FeatureSchema
-from rankd_training.layers.embedding import ITEM_SIDE, USER_SIDE
+from rankd_contract.signature import slot_names
 from rankd_training.models.armnet import ARMNet
 
 __all__ = ["CrossFeature", "cross_features", "field_importance", "field_usage"]
@@ -82,4 +82,5 @@ def _shares(schema: FeatureSchema, amount_S: Tensor) -> dict[str, float]:
 
 
 def _slot_names(schema: FeatureSchema) -> list[str]:
-    return [entry.field.name for entity in (*USER_SIDE, *ITEM_SIDE) for entry in schema.layout(entity).fields]
+    of_user, of_item = slot_names(schema)
+    return [*of_user, *of_item]

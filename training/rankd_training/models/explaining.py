@@ -17,6 +17,6 @@ class Explaining(Protocol):
     def explained(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs by signature name -> logits [N, T] and weights [N, S, O].
 
-        S are the fields in the schema's order, the user's and the context's before the item's; O are the
-        model's crosses. A weight of zero says that the cross leaves the field out.
+        S are the contract's `slot_names`: fields and the schema's crosses, the user's side before the item's;
+        O are what the model crosses itself. A weight of zero says that it leaves the slot out.
         """

@@ -6,7 +6,8 @@ on. `chosen` then says what to train again from scratch, with that as `methods`
 (`rankd_training/recipes/optinter.py` does both).
 
 Crosses are hashed in the graph from the ids it reads, so they are served with no field more in any store and
-a pair may join the user with the item. Pairs of the user's own fields are made once per user row.
+a pair may join the user with the item. Pairs of the user's own fields are made once per user row. A cross
+that the schema has already is a slot as in any model, and not paired.
 
 What the paper leaves open, and what is done here: weights and choices learn in the same step at the same
 rate, where its code has 1e-4 and 1e-3; its tables drop crosses seen less than 20 times, here they are hashed;
@@ -24,12 +25,12 @@ from itertools import combinations, product
 import torch
 from torch import Tensor, nn
 
-from rankd_contract.schema import UNKNOWN, Entity, FeatureSchema, Field, Kind
+from rankd_contract.pair_hash import HashedPair
+from rankd_contract.schema import UNKNOWN, Entity, FeatureSchema, Field
 from rankd_contract.signature import ROW, input_name
 from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import ITEM_SIDE, USER_SIDE, FeatureEmbedding
 from rankd_training.layers.heads import linear
-from rankd_training.layers.pair_hash import HashedPair
 from rankd_training.layers.pairs import METHODS, Pair, PairGroup
 from rankd_training.layers.split import SplitLinear, flat
 
@@ -94,8 +95,8 @@ class OptInter(nn.Module):
                 group = PairGroup(pairs, config.pair_width, std=std)
                 if group.out_width:
                     self.groups[name] = group
-        user_width = len(user) * width + self._width("user")
-        item_width = len(item) * width + self._width("across") + self._width("item")
+        user_width = self.embedding.num_user_slots * width + self._width("user")
+        item_width = self.embedding.num_item_slots * width + self._width("across") + self._width("item")
         self.first = SplitLinear(user_width, item_width, config.hidden[0])
         self.layers = nn.Sequential(*_layers(config))
         self.head = linear(config.hidden[-1], len(schema.tasks))
@@ -106,7 +107,7 @@ class OptInter(nn.Module):
         row_N = features[ROW]
         if self.training:
             self.steps += 1
-        heat = (1 - self.config.cooling * self.steps).clamp(min=_COLDEST)
+        heat = self._heat()
         user_RSX, item_NSX = self.embedding(features)
         width = self.config.embedding_width
         user_RSD, item_NSD = user_RSX[:, :, width:], item_NSX[:, :, width:]
@@ -134,6 +135,17 @@ class OptInter(nn.Module):
             found |= group.chosen()
         return tuple(f"{pair}={method}" for pair, method in found.items() if method != METHODS[-1])
 
+    def shares(self) -> dict[str, dict[str, float]]:
+        """While searching, by pair how much it takes of each of METHODS; else nothing."""
+        found: dict[str, dict[str, float]] = {}
+        for group in self.groups.values():
+            assert isinstance(group, PairGroup)
+            found |= group.shares(self._heat())
+        return found
+
+    def _heat(self) -> Tensor:
+        return (1 - self.config.cooling * self.steps).clamp(min=_COLDEST)
+
     def _width(self, name: str) -> int:
         if name not in self.groups:
             return 0
@@ -155,7 +167,7 @@ class _Ids(nn.Module):
             if layout.num_ids:
                 self.inputs.append(input_name(layout.entity, "ids"))
             for entry in layout.fields:
-                single = _is_single(entry.field)
+                single = entry.field.single
                 columns.append(at + entry.ids.start if single else 0)
                 cardinalities.append(schema.cardinality(entry.field) if single else 0)
             at += layout.num_ids
@@ -188,10 +200,6 @@ def _fields(schema: FeatureSchema, entities: Sequence[Entity]) -> list[Field]:
     return [entry.field for entity in entities for entry in schema.layout(entity).fields]
 
 
-def _is_single(field: Field) -> bool:
-    return field.num_ids == 1 and field.kind not in {Kind.SEQUENCE, Kind.MULTI_VALUE}
-
-
 def _pair(
     schema: FeatureSchema,
     config: OptInterConfig,
@@ -201,7 +209,7 @@ def _pair(
 ) -> Pair:
     name = f"{left[1].name}*{right[1].name}"
     ids = None
-    if _is_single(left[1]) and _is_single(right[1]):
+    if left[1].single and right[1].single:
         counts = schema.cardinality(left[1]), schema.cardinality(right[1])
         ids = HashedPair(name, *counts, config.cross_rows)
     method = None if methods is None else methods.get(name, METHODS[-1])

@@ -33,7 +33,7 @@ from rankd_training.examples.reading import DEALING, digest, examples_for
 from rankd_training.measures.metrics import TaskMetrics, evaluate
 from rankd_training.models import registry
 from rankd_training.progress import SILENT, Progress
-from rankd_training.recipes import ctr
+from rankd_training.recipes import ctr, optinter
 from rankd_training.runs.finished import Run, score_rows
 from rankd_training.settings import TrainSettings
 from rankd_training.yardsticks import registry as yardsticks
@@ -232,7 +232,11 @@ class _Fitted:
 
 
 def _fit_network(trial: Trial, source: Source, folder: Path, progress: Progress) -> _Fitted:
-    result = ctr.train(trial.told(source, folder / RUN), progress=progress)
+    told = trial.told(source, folder / RUN)
+    if optinter.searches(told):  # as `rankd train` does
+        _, result = optinter.search_and_train(told, progress=progress)
+    else:
+        result = ctr.train(told, progress=progress)
     run = Run.load(result.folder)
     examples = source.load()
     return _Fitted(

@@ -216,7 +216,7 @@ class _Pruning:
     """Hears a training, passes it on, and ends it where its epochs fall behind."""
 
     def __init__(self, trial: optuna.Trial, passed_on: Progress) -> None:
-        self._trial, self._passed_on = trial, passed_on
+        self._trial, self._passed_on, self._epochs = trial, passed_on, 0
 
     def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
         """Pass on."""
@@ -235,6 +235,7 @@ class _Pruning:
     def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
         """Pass on, then end the trial where the median of the others is better."""
         self._passed_on.epoch_ended(epoch, loss, valid_auc, best=best)
-        self._trial.report(float(np.mean(list(valid_auc.values()))), epoch)
+        self._epochs += 1  # of all its runs: OptInter is trained twice
+        self._trial.report(float(np.mean(list(valid_auc.values()))), self._epochs)
         if self._trial.should_prune():
             raise optuna.TrialPruned
