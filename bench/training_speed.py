@@ -140,6 +140,9 @@ class Clock:
     def __init__(self) -> None:
         self.at_s, self.busy_s = [time.perf_counter()], [time.process_time()]
 
+    def rows_read(self, done: int, total: int) -> None:
+        """Nothing to note."""
+
     def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
         """Nothing to note."""
 

@@ -52,6 +52,10 @@ class TrialBar:
         if line:
             self._bar.console.print(line, highlight=False)
 
+    def rows_read(self, done: int, total: int) -> None:
+        """Show how far the reading is."""
+        self._bar.update(self._task, inside=f"reading, {100 * done // total} %")
+
     def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
         """Hear how long the training will be at most."""
         self._epochs, self._steps = epochs, steps_per_epoch

@@ -65,12 +65,15 @@ def evaluate(
                 "model": subject.run.record["model"],
                 "examples_sha256": subject.examples.sha256,
                 "trained_on_this_file": subject.same_file,
+                "calibrated": subject.calibrated,
                 **asdict(found),
             }
         )
         return
     if not subject.same_file:
         tell.print("[dim]these are not the examples that the run was trained on[/]")
+    if subject.calibrated:
+        tell.print("[dim]scores are calibrated, as they are where the model is served[/]")
     for table in _tables(found, subject.run.record["model"]):
         out.print(table)
 

@@ -16,6 +16,9 @@ __all__ = ["SILENT", "Progress", "RichProgress"]
 class Progress(Protocol):
     """Hears a run as it goes. Epochs and steps count from 1."""
 
+    def rows_read(self, done: int, total: int) -> None:
+        """So many rows of the examples are read and encoded."""
+
     def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
         """The model is built; at most `epochs` times `steps_per_epoch` steps follow."""
 
@@ -31,6 +34,9 @@ class Progress(Protocol):
 
 class _Silent:
     """Hears nothing."""
+
+    def rows_read(self, done: int, total: int) -> None:
+        """Say nothing."""
 
     def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
         """Say nothing."""
@@ -75,6 +81,10 @@ class RichProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    def rows_read(self, done: int, total: int) -> None:
+        """Show how far the reading is."""
+        self._bar.update(self._task, description="reading", completed=done, total=total, visible=True)
 
     def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
         """Show the bar."""

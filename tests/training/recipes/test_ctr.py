@@ -30,6 +30,10 @@ class Recorder:
 
     def __init__(self) -> None:
         self.heard: list[tuple[Any, ...]] = []
+        self.rows: list[tuple[int, int]] = []
+
+    def rows_read(self, done: int, total: int) -> None:
+        self.rows.append((done, total))
 
     def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
         self.heard.append(("run", model, epochs, steps_per_epoch))
@@ -201,7 +205,9 @@ def test_a_compiled_model_learns_the_same(tmp_path: Path) -> None:
 
 def test_progress_hears_every_epoch_and_step(tmp_path: Path) -> None:
     heard = Recorder()
-    run(tmp_path, progress=heard)
+    result = run(tmp_path, progress=heard)
+    num_rows = sum(result.record.rows.values())
+    assert heard.rows[-1] == (num_rows, num_rows)
     steps = [("step", k) for k in range(1, 8)]  # 800 rows in batches of 128
     assert heard.heard == [
         ("run", "mlcc", 2, 7),

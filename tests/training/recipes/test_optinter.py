@@ -158,6 +158,9 @@ class _KillsIn:
     def __init__(self, run: int) -> None:
         self.runs_left = run
 
+    def rows_read(self, done: int, total: int) -> None:
+        pass
+
     def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
         self.runs_left -= 1
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from rankd_contract.calibration import Calibration
 from rankd_training.errors import RunError, SettingError
+from rankd_training.measures.calibration import FILE
 from rankd_training.recipes import ctr
 from rankd_training.runs import checkpoint
 from rankd_training.runs.evaluation import ACTIVITY, evaluate_run, load_subject
@@ -32,6 +36,20 @@ def test_a_run_is_judged_as_training_judged_it(run: Path) -> None:
         for measure, estimate in measures.items():
             assert estimate is not None
             assert estimate.value == pytest.approx(subject.run.metrics["test"][task][measure], abs=1e-6)
+
+
+def test_a_calibrated_run_is_judged_by_the_scores_it_is_served_with(run: Path, tmp_path: Path) -> None:
+    plain = load_subject(run, run.parent / "examples.parquet")
+    assert not plain.calibrated
+    curve = {"kind": "platt", "scale": 0.5, "shift": -1.0}
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / FILE).write_text(json.dumps({"tasks": {"click": curve}}))
+    served = load_subject(tmp_path / "run", run.parent / "examples.parquet")
+    assert served.calibrated
+    expected = Calibration.of({"click": curve}, ["click", "buy"])(plain.score_NT)
+    assert np.array_equal(served.score_NT, expected)
+    assert not np.allclose(served.score_NT[:, 0], plain.score_NT[:, 0], atol=0.01)
+    assert np.array_equal(served.score_NT[:, 1], plain.score_NT[:, 1])
 
 
 def test_slices_hold_every_row_once_and_their_own_auc(run: Path) -> None:

@@ -9,7 +9,7 @@ Legend: n rows, T tasks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,12 @@ __all__ = ["IN_MEMORY_BYTES", "Examples", "encoded", "examples_of", "load_exampl
 IN_MEMORY_BYTES = 2 << 30
 TRAIN, VALID, _ = SPLIT_NAMES
 _COUNTED_AT_ONCE = 1 << 20
+
+RowsRead = Callable[[int, int], None]
+
+
+def _nobody(done: int, total: int) -> None:
+    """Hear nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +69,10 @@ class Examples:
         return len(self.label_nT)
 
 
-def examples_of(settings: TrainSettings, schema: FeatureSchema) -> Examples:
+def examples_of(settings: TrainSettings, schema: FeatureSchema, told: RowsRead = _nobody) -> Examples:
     """The examples of a run: every reader of a run's rows deals them out as its settings say.
+
+    `told` hears how many rows are encoded, of how many.
 
     Raises:
         SettingError: `split` is no three shares.
@@ -76,6 +84,7 @@ def examples_of(settings: TrainSettings, schema: FeatureSchema) -> Examples:
         group_column=settings.group_column,
         split=SplitPlan.chosen(settings.split, settings.split_time, settings.split_seed),
         in_memory_bytes=settings.in_memory_mb << 20,
+        told=told,
     )
 
 
@@ -87,6 +96,7 @@ def load_examples(
     split: SplitPlan | None = None,
     in_memory_bytes: int = IN_MEMORY_BYTES,
     cache: Path | None = None,
+    told: RowsRead = _nobody,
 ) -> Examples:
     """Read and encode examples.
 
@@ -99,6 +109,7 @@ def load_examples(
             say, else 80/10/10 by a hash of the row's number.
         in_memory_bytes: encoded rows that need more are mapped from files.
         cache: folder of those files; by default in the user's cache.
+        told: how many rows are encoded, of how many; says nothing where mapped files are found.
 
     Raises:
         ExamplesError: a column is missing or of the wrong type, a label is not 0 or 1 or has one class only,
@@ -114,11 +125,11 @@ def load_examples(
     sha256 = digest_of(files)
     if num_rows * layout.row_bytes() <= in_memory_bytes:
         memory = InMemory(layout.specs(), num_rows)
-        _encode(files, layout, memory, num_rows)
+        _encode(files, layout, memory, num_rows, told)
         arrays: Mapping[str, npt.NDArray[Any]] = memory.finish()
     else:
         arrays = _mapped(
-            path, files, layout, (cache or cache_root() / "encoded") / layout.key(sha256), num_rows
+            path, files, layout, (cache or cache_root() / "encoded") / layout.key(sha256), num_rows, told
         )
     rows = {name: np.flatnonzero(arrays[CODE] == code) for code, name in enumerate(SPLIT_NAMES)}
     _check_splits(path, schema, arrays[LABEL], arrays[CODE], rows)
@@ -134,14 +145,14 @@ def load_examples(
 
 
 def _mapped(
-    path: Path, files: Sequence[RowFile], layout: Layout, folder: Path, num_rows: int
+    path: Path, files: Sequence[RowFile], layout: Layout, folder: Path, num_rows: int, told: RowsRead
 ) -> Mapping[str, npt.NDArray[Any]]:
     """The arrays of `folder`, encoded where it is not there yet."""
     try:
         found = load_arrays(folder, layout.specs(), num_rows)
         if found is None:
             with InFiles(folder, layout.specs(), num_rows) as written:
-                _encode(files, layout, written, num_rows)
+                _encode(files, layout, written, num_rows, told)
                 found = written.finish()
     except OSError as error:
         needed_mb = num_rows * layout.row_bytes() >> 20
@@ -153,7 +164,7 @@ def _mapped(
     return found
 
 
-def _encode(files: Sequence[RowFile], layout: Layout, sink: Sink, num_rows: int) -> None:
+def _encode(files: Sequence[RowFile], layout: Layout, sink: Sink, num_rows: int, told: RowsRead) -> None:
     """Read every row once, piece by piece."""
     schema, plan = layout.schema, layout.plan
     encoders = [Encoder(schema, entity) for entity in Entity]
@@ -177,6 +188,7 @@ def _encode(files: Sequence[RowFile], layout: Layout, sink: Sink, num_rows: int)
         elif plan.time_column is not None:
             time_pieces.append(times(piece, plan.time_column))
         done += len(piece)
+        told(done, num_rows)
     if plan is not None:
         sink.append(CODE, plan.codes(num_rows, np.concatenate(time_pieces) if time_pieces else None))
 

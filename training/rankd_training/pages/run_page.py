@@ -61,6 +61,7 @@ def run_page(subject: Subject, evaluation: Evaluation, importance: Sequence[Fiel
     lead = (
         f"{subject.run.schema.name} · {evaluation.split} split, {evaluation.rows:,} rows{users} · "
         f"trained {record['ended_at'][:10]}, seed {record['seed']}"
+        + (" · scores are calibrated, as served" if subject.calibrated else "")
         + ("" if subject.same_file else " · not the file that the run was trained on")
     )
     body = [

@@ -100,7 +100,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
     schema = load_schema(settings.schema)
     schema_text = settings.schema.read_bytes()
     unknowns = UnknownValues(schema, settings.unknown_rates)
-    examples = examples_of(settings, schema)
+    examples = examples_of(settings, schema, progress.rows_read)
     batches, train_n = Batches(examples), torch.from_numpy(examples.rows["train"])
 
     model = build(settings.model, schema, settings.model_config)

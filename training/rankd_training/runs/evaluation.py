@@ -35,7 +35,7 @@ class Subject:
         examples: encoded under the run's own schema.
         split: which of them.
         row_N: where they are.
-        score_NT: what the model says of them.
+        score_NT: what is said of them where the model is served, so calibrated if the run is.
     """
 
     run: Run
@@ -54,6 +54,11 @@ class Subject:
     def user_N(self) -> npt.NDArray[np.int64]:
         """Whose rows they are."""
         return self.examples.group_n[self.row_N]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a curve lies between the model's scores and these."""
+        return any(self.run.calibration.curves)
 
     @property
     def same_file(self) -> bool:
@@ -113,7 +118,8 @@ def load_subject(run: Path, path: Path, *, split: str = "test", group_column: st
     if split not in examples.rows:
         raise SettingError(f"no split is called {split!r}; there are {', '.join(examples.rows)}")
     row_N = examples.rows[split]
-    return Subject(found, path, examples, split, row_N, score_rows(found.model, examples, row_N))
+    score_NT = found.calibration(score_rows(found.model, examples, row_N))
+    return Subject(found, path, examples, split, row_N, score_NT)
 
 
 def evaluate_run(

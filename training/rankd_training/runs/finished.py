@@ -16,11 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rankd_contract.calibration import Calibration
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import ROW
 from rankd_training.errors import RunError
 from rankd_training.examples.examples import Examples
 from rankd_training.examples.inputs import RowInputs
+from rankd_training.measures import calibration
 from rankd_training.models.registry import RankingModel
 from rankd_training.runs import checkpoint
 from rankd_training.runs.run_folder import METRICS, RUN
@@ -38,13 +40,16 @@ class Run:
         folder: where it lies.
         model: with its weights, in evaluation mode.
         record: `run.json`, how it was made.
-        metrics: `metrics.json`, by split and task.
+        metrics: `metrics.json`, by split and task, of scores as they leave the model.
+        calibration: what makes these scores probabilities where the model is served; none of it in a run that
+            was not calibrated.
     """
 
     folder: Path
     model: RankingModel
     record: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Any]]
+    calibration: Calibration
 
     @classmethod
     def load(cls, folder: Path) -> Run:
@@ -54,7 +59,14 @@ class Run:
             RunError: it is no complete run; names the file.
         """
         model = checkpoint.load(folder)
-        return cls(folder, model, _read_json(folder / RUN), _read_json(folder / METRICS))
+        tasks = [task.name for task in model.schema.tasks]
+        return cls(
+            folder,
+            model,
+            _read_json(folder / RUN),
+            _read_json(folder / METRICS),
+            Calibration.of(calibration.read(folder), tasks),
+        )
 
     @property
     def schema(self) -> FeatureSchema:

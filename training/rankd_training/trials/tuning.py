@@ -218,6 +218,10 @@ class _Pruning:
     def __init__(self, trial: optuna.Trial, passed_on: Progress) -> None:
         self._trial, self._passed_on, self._epochs = trial, passed_on, 0
 
+    def rows_read(self, done: int, total: int) -> None:
+        """Pass on."""
+        self._passed_on.rows_read(done, total)
+
     def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
         """Pass on."""
         self._passed_on.run_started(
