@@ -115,6 +115,14 @@ def price(schema: FeatureSchema) -> onnx.GraphProto:
     return b.finish(schema, b.add("Concat", *[score] * len(schema.tasks), axis=1))
 
 
+def table(schema: FeatureSchema) -> onnx.GraphProto:
+    """Scores: the item's row of a table, in which a first id from BUCKETS on cannot be looked up."""
+    b = _Builder()
+    rows = b.constant(np.arange(BUCKETS, dtype=np.float32) / BUCKETS)
+    score = b.add("Gather", rows, _first(b, "in_item_ids"), axis=0)
+    return b.finish(schema, b.add("Concat", *[score] * len(schema.tasks), axis=1))
+
+
 def every_input(schema: FeatureSchema) -> onnx.GraphProto:
     """Scores: a sigmoid of the sum of all numbers and scaled ids, so that each input matters."""
     b = _Builder()

@@ -1,0 +1,310 @@
+"""What is there to win where small requests share a run of the graph? Every ratio is within one run.
+
+    scripts/demo --once && rankd demo --model infnet --prepare-only && python bench/batching.py
+
+First the runtime alone: k requests of n candidates as k calls of `session.run` against one call for all,
+joining and splitting included. Then the whole service, saturated by callers that ask again as soon as they
+are answered (they and the store on the last core, the service on the first), with batching and without, in
+turns: the processor time that the service spends on an answer, which other programs on the machine change
+less than answers a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import uvloop
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from bench.serving import bare_session, machine, spread
+from rankd.cli.process import free_port, serving
+from rankd.load.bodies import drawn_bodies
+from rankd_contract.bundle import open_current
+from rankd_contract.schema import Entity, FeatureSchema
+from rankd_contract.signature import ROW, SCORES, input_name, inputs
+from rankd_service.batching.joined import join, split
+from rankd_service.features.embedded import EmbeddedStore
+
+SIZES, TOGETHER = (1, 5, 10, 20, 50, 100), (2, 4, 8)
+CALLERS = 16
+ITEM_INPUTS = frozenset(input_name(Entity.ITEM, part) for part in ("ids", "values"))
+OFF, ON = "alone", "together"
+
+console = Console()
+
+
+def main() -> None:
+    """Measure, print, and write the figures where asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--home", type=Path, default=Path(".rankd/demo"))
+    parser.add_argument("--models", default="mlcc,infnet", help="with commas; each must be in HOME/bundles")
+    parser.add_argument("--sizes", default="5,20,50", help="candidates of a request, for the service")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each round and kind")
+    parser.add_argument("--out", type=Path, default=None, help="folder for batching.json and batching.md")
+    options = parser.parse_args()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    models = options.models.split(",")
+    runs = [row for model in models for row in runtime(options.home, model)]
+    console.print(runtime_table(runs))
+    sizes = [int(size) for size in options.sizes.split(",")]
+    served = list(service(options.home, models, sizes, options.rounds, options.seconds))
+    console.print(service_table(served))
+    if options.out:
+        command = shlex.join(["python", "bench/batching.py", *sys.argv[1:]])
+        write({"command": command, "machine": machine(), "runtime": runs, "service": served}, options.out)
+
+
+def runtime(home: Path, model: str) -> Iterator[dict[str, Any]]:
+    """Time runs one by one and joined, in turns."""
+    schema, session = open_current(home / "bundles", model).schema, bare_session(home, model)
+    for n in SIZES:
+        for k in TOGETHER:
+            requests = [random_request(schema, n, seed) for seed in range(k)]
+            alone_us, together_us, difference = [], [], 0.0
+            for _ in range(max(40, 1500 // (n * k))):
+                began = time.perf_counter_ns()
+                alone = [session.run((SCORES,), request)[0] for request in requests]
+                between = time.perf_counter_ns()
+                (scores,) = session.run((SCORES,), join(requests, ITEM_INPUTS))
+                together = split(scores, [n] * k)
+                together_us.append((time.perf_counter_ns() - between) / 1000 / k)
+                alone_us.append((between - began) / 1000 / k)
+                apart = [np.abs(a - b).max() for a, b in zip(alone, together, strict=True)]
+                difference = max(difference, *map(float, apart))
+            figures = {"alone_us": statistics.median(alone_us), "together_us": statistics.median(together_us)}
+            yield {"model": model, "candidates": n, "requests": k, **figures, "difference": difference}
+
+
+def random_request(schema: FeatureSchema, n: int, seed: int) -> dict[str, NDArray[Any]]:
+    """One user's request, drawn within the schema's ranges."""
+    rng = np.random.default_rng(seed)
+    request: dict[str, NDArray[Any]] = {ROW: np.zeros(n, np.int64)}
+    for entity in Entity:
+        layout, rows = schema.layout(entity), n if entity is Entity.ITEM else 1
+        highest = [schema.cardinality(f.field) for f in layout.fields for _ in range(f.field.num_ids)]
+        request[input_name(entity, "ids")] = rng.integers(0, highest, (rows, layout.num_ids)).astype(np.int32)
+        request[input_name(entity, "values")] = rng.normal(size=(rows, layout.num_values)).astype(np.float32)
+    return {spec.name: request[spec.name] for spec in inputs(schema)}
+
+
+def service(
+    home: Path, models: list[str], sizes: list[int], rounds: int, seconds: float
+) -> Iterator[dict[str, Any]]:
+    """Saturate two services over one store in turns: one that joins requests, one that does not."""
+    asked = json.loads((home / "request.json").read_text(encoding="utf-8"))
+    with ExitStack() as stack:
+        stack.enter_context(EmbeddedStore.attach_or_start(home / "store"))
+        services = {kind: stack.enter_context(one_service(home, kind)) for kind in (OFF, ON)}
+        for model in models:
+            for n in sizes:
+                draw: dict[str, Any] = {"zipf": 1.1, "count": 256, "seed": 1, "settings": {}}
+                bodies = drawn_bodies([asked["user"]], asked["item_ids"], n, **draw)
+                for one in services.values():
+                    uvloop.run(saturate(one, model, bodies, seconds))
+                before = batches(services[ON].port, model)
+                found = [
+                    {
+                        kind: uvloop.run(saturate(one, model, bodies, seconds))
+                        for kind, one in services.items()
+                    }
+                    for _ in range(rounds)
+                ]
+                after = batches(services[ON].port, model)
+                count, requests = (a - b for a, b in zip(after, before, strict=True))
+                yield {
+                    "model": model,
+                    "candidates": n,
+                    "requests_a_batch": requests / max(1, count),
+                    "ratio": spread([f[OFF].cpu_us / f[ON].cpu_us for f in found]),
+                    **{
+                        name: {
+                            kind: statistics.median(getattr(f[kind], name) for f in found)
+                            for kind in services
+                        }
+                        for name in ("cpu_us", "rate", "p50_ms", "p99_ms")
+                    },
+                }
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service that runs."""
+
+    pid: int
+    port: int
+
+    def cpu_us(self) -> float:
+        """Processor time of all its threads so far."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1000
+
+
+@contextmanager
+def one_service(home: Path, kind: str) -> Iterator[Served]:
+    """Serve on the first core, with batching for everything or for nothing."""
+    os.environ["RANKD_BATCHING__MAX_CANDIDATES"] = "0" if kind == OFF else "1000"
+    port = free_port()
+    with serving(home, home / "bundles", port) as (process, _):
+        for thread in Path(f"/proc/{process.pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {0})
+        yield Served(process.pid, port)
+
+
+class Caller(asyncio.Protocol):
+    """Asks, and as soon as it is answered asks the next; notes how long each answer took."""
+
+    def __init__(self, requests: list[bytes], first: int, taken_s: list[float]) -> None:
+        """Start with the request at `first`."""
+        self._requests, self._next, self._taken_s = requests, first, taken_s
+        self._received, self._asked_s = b"", 0.0
+        self._transport: Any = None  # uvloop's are not asyncio's
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask the first."""
+        self._transport = transport
+        self._ask()
+
+    def data_received(self, data: bytes) -> None:
+        """Ask again where the answer is whole; a refusal, as at the start, only costs its caller time."""
+        self._received += data
+        split_at = self._received.find(b"\r\n\r\n")
+        if split_at < 0:
+            return
+        head = self._received[:split_at].lower()
+        assert b" 200 " in head[:15] or b" 503 " in head[:15], self._received[:500]
+        at = head.index(b"content-length:") + 15
+        if len(self._received) == split_at + 4 + int(head[at:].split(b"\r", 1)[0]):
+            if b" 200 " in head[:15]:
+                self._taken_s.append(time.perf_counter() - self._asked_s)
+            self._ask()
+
+    def _ask(self) -> None:
+        self._received, self._asked_s = b"", time.perf_counter()
+        self._transport.write(self._requests[self._next % len(self._requests)])
+        self._next += 1
+
+    def stop(self) -> None:
+        """Hang up."""
+        self._transport.abort()
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: processor time an answer, answers a second, and how long they took."""
+
+    cpu_us: float
+    rate: float
+    p50_ms: float
+    p99_ms: float
+
+
+async def saturate(at: Served, model: str, bodies: list[bytes], seconds: float) -> Round:
+    """Keep all callers waiting for that long."""
+    head = f"POST /v1/rank/{model} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+    requests = [head.encode() + b"%d\r\n\r\n" % len(body) + body for body in bodies]
+    loop, taken_s = asyncio.get_running_loop(), list[float]()
+    callers = [
+        (
+            await loop.create_connection(
+                lambda first=k * 16: Caller(requests, first, taken_s), "127.0.0.1", at.port
+            )
+        )[1]
+        for k in range(CALLERS)
+    ]
+    await asyncio.sleep(seconds / 5)
+    taken_s.clear()
+    began_s, began_us = time.perf_counter(), at.cpu_us()
+    await asyncio.sleep(seconds)
+    rate = len(taken_s) / (time.perf_counter() - began_s)
+    cpu_us = (at.cpu_us() - began_us) / len(taken_s)
+    p50, p99 = np.percentile(taken_s, (50, 99)) * 1000
+    for caller in callers:
+        caller.stop()
+    return Round(cpu_us, rate, float(p50), float(p99))
+
+
+def batches(port: int, model: str) -> tuple[float, float]:
+    """Read how many batches there were so far, and how many requests in them."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:  # our own service
+        lines = answer.read().decode().splitlines()
+    found = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+    count, total = (f'rankd_batch_requests_{end}{{model="{model}"}}' for end in ("count", "sum"))
+    return found[count], found[total]
+
+
+def runtime_table(runs: list[dict[str, Any]]) -> Table:
+    """Lay the runtime's part out for people."""
+    title = "the runtime alone, us a request: each in a run of its own / all in one run"
+    grid = Table("model", title=title, box=None)
+    grid.add_column("candidates", justify="right")
+    for k in TOGETHER:
+        grid.add_column(f"{k} requests", justify="right")
+    for model in dict.fromkeys(run["model"] for run in runs):
+        for n in SIZES:
+            row = [run for run in runs if (run["model"], run["candidates"]) == (model, n)]
+            cells = (
+                f"{r['alone_us']:.0f} / {r['together_us']:.0f} = {r['alone_us'] / r['together_us']:.2f}"
+                for r in row
+            )
+            grid.add_row(model, str(n), *cells)
+    return grid
+
+
+def service_table(served: list[dict[str, Any]]) -> Table:
+    """Lay the service's part out for people."""
+    title = f"the whole service, one process, saturated by {CALLERS} callers: alone / together"
+    grid = Table("model", title=title, box=None)
+    for name in ("candidates", "CPU us", "saved: ratio (min to max)", "answers/s", "p50 ms", "p99 ms"):
+        grid.add_column(name, justify="right")
+    grid.add_column("requests a batch", justify="right")
+    for one in served:
+        ratio = one["ratio"]
+        grid.add_row(
+            one["model"],
+            str(one["candidates"]),
+            f"{one['cpu_us'][OFF]:.0f} / {one['cpu_us'][ON]:.0f}",
+            f"{ratio['median']:.2f} ({ratio['min']:.2f} to {ratio['max']:.2f})",
+            f"{one['rate'][OFF]:.0f} / {one['rate'][ON]:.0f}",
+            *(f"{one[p][OFF]:.2f} / {one[p][ON]:.2f}" for p in ("p50_ms", "p99_ms")),
+            f"{one['requests_a_batch']:.1f}",
+        )
+    return grid
+
+
+def write(report: dict[str, Any], folder: Path) -> None:
+    """Write batching.json, and batching.md for people."""
+    report = {**report, "date": datetime.now(UTC).date().isoformat()}
+    (folder / "batching.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    page = Console(file=StringIO(), width=110)
+    page.print(runtime_table(report["runtime"]))
+    page.print(service_table(report["service"]))
+    assert isinstance(page.file, StringIO)
+    text = "\n".join(line.rstrip() for line in page.file.getvalue().splitlines())
+    made = f"`{report['command']}`, {report['date']}, {report['machine']}"
+    head = f"# Small requests that share a run\n\n{made}"
+    (folder / "batching.md").write_text(f"{head}\n\n```\n{text}\n```\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
