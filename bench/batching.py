@@ -12,7 +12,6 @@ less than answers a second.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import shlex
@@ -37,6 +36,7 @@ from rich.table import Table
 from bench.serving import bare_session, machine, spread
 from rankd.cli.process import free_port, serving
 from rankd.load.bodies import drawn_bodies
+from rankd.load.peak import saturate
 from rankd_contract.bundle import open_current
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import ROW, SCORES, input_name, inputs
@@ -121,13 +121,10 @@ def service(
                 draw: dict[str, Any] = {"zipf": 1.1, "count": 256, "seed": 1, "settings": {}}
                 bodies = drawn_bodies([asked["user"]], asked["item_ids"], n, **draw)
                 for one in services.values():
-                    uvloop.run(saturate(one, model, bodies, seconds))
+                    one_round(one, model, bodies, seconds)
                 before = batches(services[ON].port, model)
                 found = [
-                    {
-                        kind: uvloop.run(saturate(one, model, bodies, seconds))
-                        for kind, one in services.items()
-                    }
+                    {kind: one_round(one, model, bodies, seconds) for kind, one in services.items()}
                     for _ in range(rounds)
                 ]
                 after = batches(services[ON].port, model)
@@ -171,44 +168,6 @@ def one_service(home: Path, kind: str) -> Iterator[Served]:
         yield Served(process.pid, port)
 
 
-class Caller(asyncio.Protocol):
-    """Asks, and as soon as it is answered asks the next; notes how long each answer took."""
-
-    def __init__(self, requests: list[bytes], first: int, taken_s: list[float]) -> None:
-        """Start with the request at `first`."""
-        self._requests, self._next, self._taken_s = requests, first, taken_s
-        self._received, self._asked_s = b"", 0.0
-        self._transport: Any = None  # uvloop's are not asyncio's
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask the first."""
-        self._transport = transport
-        self._ask()
-
-    def data_received(self, data: bytes) -> None:
-        """Ask again where the answer is whole; a refusal, as at the start, only costs its caller time."""
-        self._received += data
-        split_at = self._received.find(b"\r\n\r\n")
-        if split_at < 0:
-            return
-        head = self._received[:split_at].lower()
-        assert b" 200 " in head[:15] or b" 503 " in head[:15], self._received[:500]
-        at = head.index(b"content-length:") + 15
-        if len(self._received) == split_at + 4 + int(head[at:].split(b"\r", 1)[0]):
-            if b" 200 " in head[:15]:
-                self._taken_s.append(time.perf_counter() - self._asked_s)
-            self._ask()
-
-    def _ask(self) -> None:
-        self._received, self._asked_s = b"", time.perf_counter()
-        self._transport.write(self._requests[self._next % len(self._requests)])
-        self._next += 1
-
-    def stop(self) -> None:
-        """Hang up."""
-        self._transport.abort()
-
-
 @dataclass(frozen=True)
 class Round:
     """One round: processor time an answer, answers a second, and how long they took."""
@@ -219,29 +178,13 @@ class Round:
     p99_ms: float
 
 
-async def saturate(at: Served, model: str, bodies: list[bytes], seconds: float) -> Round:
+def one_round(at: Served, model: str, bodies: list[bytes], seconds: float) -> Round:
     """Keep all callers waiting for that long."""
-    head = f"POST /v1/rank/{model} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
-    requests = [head.encode() + b"%d\r\n\r\n" % len(body) + body for body in bodies]
-    loop, taken_s = asyncio.get_running_loop(), list[float]()
-    callers = [
-        (
-            await loop.create_connection(
-                lambda first=k * 16: Caller(requests, first, taken_s), "127.0.0.1", at.port
-            )
-        )[1]
-        for k in range(CALLERS)
-    ]
-    await asyncio.sleep(seconds / 5)
-    taken_s.clear()
-    began_s, began_us = time.perf_counter(), at.cpu_us()
-    await asyncio.sleep(seconds)
-    rate = len(taken_s) / (time.perf_counter() - began_s)
-    cpu_us = (at.cpu_us() - began_us) / len(taken_s)
-    p50, p99 = np.percentile(taken_s, (50, 99)) * 1000
-    for caller in callers:
-        caller.stop()
-    return Round(cpu_us, rate, float(p50), float(p99))
+    began_us = at.cpu_us()
+    url = f"http://127.0.0.1:{at.port}/v1/rank/{model}"
+    found = uvloop.run(saturate(url, bodies, CALLERS, seconds))
+    p50, p99 = np.percentile(found.taken_s, (50, 99)) * 1000
+    return Round((at.cpu_us() - began_us) / len(found.taken_s), found.rate, float(p50), float(p99))
 
 
 def batches(port: int, model: str) -> tuple[float, float]:

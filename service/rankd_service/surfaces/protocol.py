@@ -67,7 +67,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread: asyncio.TimerHandle | None = None
         self._begun = False
         self._turned_away: bytes | None = None  # the answer to a request that was not let in, once it is here
-        self._pauses = 0  # in a row
         self._waited_s = 0.0  # how long what is read now may have been here already
         self._body_left = 0  # of a request that asked for another protocol, which the parser stopped at
 
@@ -164,7 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.parser.get_method(), self.url, dict(self.headers), self._waited_s
             )
         if self._turned_away is None:
-            self._pauses = 0
+            self._bounds.pushback.let_in(self.loop.time())
             super().on_headers_complete()
         elif self.expect_100_continue:  # the body is not on its way and need not be
             self.transport.write(self._turned_away)
@@ -206,10 +205,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.write(answer)
         if not self.parser.should_keep_alive():
             return self.transport.close()
-        pause_s = self._bounds.pushback.after_refusal(self.loop.time(), self._pauses)
+        pause_s = self._bounds.pushback.after_refusal()
         if pause_s:
             pause_s = min(pause_s, self.timeout_keep_alive / 2)
-            self._pauses += 1
             self.flow.pause_reading()
             self.loop.call_later(pause_s, self._listen_again, pause_s)
         self._unset_keepalive_if_required()
