@@ -184,7 +184,8 @@ def test_with_no_time_to_read_the_answer_is_of_default_rows(tmp_path: Path) -> N
     assert store.budgets == []
 
 
-def test_e5_nothing_is_inferred_after_the_deadline(tmp_path: Path) -> None:
+@pytest.mark.fault("E5")
+def test_nothing_is_inferred_after_the_deadline(tmp_path: Path) -> None:
     bench, _ = late(tmp_path, 0.3)
     with pytest.raises(DeadlineExceeded):
         bench.rank(allowed_s=0.25)
