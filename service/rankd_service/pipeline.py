@@ -3,8 +3,8 @@
 `surfaces/rank.py` calls this once a request is admitted and parsed, and writes the slate down afterwards.
 Whatever the feature store does, a request that can be answered is: rows that did not come are rows kept from
 earlier or default rows, what there is no time to score follows unscored, and the slate says so. Inference
-runs inline on the event loop: it takes about a millisecond, less than handing it to another thread costs at
-the tail.
+runs inline on the event loop, small requests together (`batching`): it takes about a millisecond, less than
+handing it to another thread costs at the tail.
 
 Legend: N candidates, T tasks, K candidates answered.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rankd_contract.packing import FeatureStatus
+from rankd_service.batching.batcher import Batcher
 from rankd_service.deadline import Clock, Deadline
 from rankd_service.decision.rank import fuse, rank
 from rankd_service.domain import (
@@ -68,7 +69,8 @@ class RankPipeline:
         self._registry, self._store, self._telemetry, self._clock = registry, store, telemetry, clock
         self._fetch_cap_s = settings.features.fetch_cap_ms / 1000
         self._reserve_s = settings.limits.reserve_ms / 1000
-        self._answer_s = settings.limits.answer_ms / 1000
+        self._batcher = Batcher(settings.batching, settings.limits.answer_ms / 1000, telemetry)
+        self._fetching = 0
         self._missing_share = settings.features.degraded_missing_share
 
     def find(self, name: str, version: str | None) -> LoadedModel:
@@ -98,10 +100,10 @@ class RankPipeline:
             features = model.assembler.assemble(drafts, context, overrides, fetched.rows, now_s)
         n = len(request.candidates)
         with times(Stage.INFER):
-            # A graph that runs cannot be stopped, so no more is begun than fits.
-            scored = min(n, model.cost.rows_within(deadline.remaining_s() - self._answer_s))
-            scores_NT = model.score(features.tensors, scored)
-        model.cost.took(scored, times.seconds[Stage.INFER])
+            # Whoever waits for the store may have its rows in this very turn of the loop.
+            company = self._fetching > 0
+            found = await self._batcher.score(model, features.tensors, deadline, company=company)
+            scores_NT, scored = found.scores_NT, found.rows
         with times(Stage.POSTPROCESS):
             fused_N = fuse(scores_NT, model.fusion_T)
             ranking = rank(fused_N, request.top_k, request.sort, scored)
@@ -124,6 +126,7 @@ class RankPipeline:
         if budget_s <= 0:
             return _Fetched(FeatureStatus.TIMED_OUT, DegradeReason.NO_TIME)
         started_s = self._clock.monotonic_s()
+        self._fetching += 1
         try:
             return _Fetched(await self._store.read(keys, budget_s))
         except StoreUnavailable as error:
@@ -132,6 +135,7 @@ class RankPipeline:
             status = FeatureStatus.TIMED_OUT if timed_out else FeatureStatus.DEFAULTED
             return _Fetched(status, _REASONS.get(error.kind, DegradeReason.STORE_ERROR))
         finally:
+            self._fetching -= 1
             self._telemetry.redis_read.observe(self._clock.monotonic_s() - started_s)
 
     def _degradations(

@@ -30,6 +30,7 @@ from rankd_service.errors import StartupFailed, nearest
 
 __all__ = [
     "MOST_CANDIDATES",
+    "BatchingSettings",
     "FeatureSettings",
     "InferenceSettings",
     "LimitSettings",
@@ -236,6 +237,20 @@ class InferenceSettings(_Section):
     )
 
 
+class BatchingSettings(_Section):
+    """Which requests share one run of a graph. Nobody waits for company; see docs/results/batching.md."""
+
+    max_candidates: int = Field(
+        default=50,
+        ge=0,
+        le=MOST_CANDIDATES,
+        description="Requests with more candidates are scored alone; 0 scores every request alone.",
+    )
+    max_rows: int = Field(
+        default=200, ge=1, le=MOST_CANDIDATES, description="Candidates that are scored in one run, at most."
+    )
+
+
 class Settings(BaseSettings):
     """The whole tree."""
 
@@ -249,6 +264,7 @@ class Settings(BaseSettings):
     models: ModelSettings = ModelSettings()
     limits: LimitSettings = LimitSettings()
     inference: InferenceSettings = InferenceSettings()
+    batching: BatchingSettings = BatchingSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -35,6 +35,7 @@ _LATENCY_S = (
 # Stages are parts of a request: the shortest take tens of microseconds.
 _STAGE_S = (0.00005, 0.0001, 0.0002, *_LATENCY_S)
 _ROWS = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 4000)
+_REQUESTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 
 
 class Transport(StrEnum):
@@ -138,6 +139,16 @@ class Telemetry:
         )
         self.candidates = Histogram(
             "rankd_candidates", "Candidates in a request.", ["model"], buckets=_ROWS, registry=registry
+        )
+        self.batch_requests = Histogram(
+            "rankd_batch_requests",
+            "Requests in a batch.",
+            ["model"],
+            buckets=_REQUESTS,
+            registry=registry,
+        )
+        self.batch_rows = Histogram(
+            "rankd_batch_rows", "Candidates in a batch.", ["model"], buckets=_ROWS, registry=registry
         )
         self.inflight = Gauge(
             "rankd_inflight_requests", "Requests being worked on.", ["model"], registry=registry
@@ -259,6 +270,8 @@ class ModelMetrics:
         self._telemetry, self._name = telemetry, model
         self._stages = {s: telemetry.stage_duration.labels(model, s.value) for s in Stage}
         self.candidates = telemetry.candidates.labels(model)
+        self._batch_requests = telemetry.batch_requests.labels(model)
+        self._batch_rows = telemetry.batch_rows.labels(model)
         self.inflight = telemetry.inflight.labels(model)
         self.ids_out_of_range = telemetry.ids_out_of_range.labels(model)
         self.scores_nonfinite = telemetry.scores_nonfinite.labels(model)
@@ -289,6 +302,11 @@ class ModelMetrics:
     def rejected(self, reason: RejectReason) -> None:
         """Count one refusal."""
         self._rejected[reason].inc()
+
+    def batched(self, requests: int, rows: int) -> None:
+        """Count one batch."""
+        self._batch_requests.observe(requests)
+        self._batch_rows.observe(rows)
 
     def degraded(self, what: Degradation) -> None:
         """Count one degradation."""

@@ -184,7 +184,8 @@ def test_with_no_time_to_read_the_answer_is_of_default_rows(tmp_path: Path) -> N
     assert store.budgets == []
 
 
-def test_e5_nothing_is_inferred_after_the_deadline(tmp_path: Path) -> None:
+@pytest.mark.fault("E5")
+def test_nothing_is_inferred_after_the_deadline(tmp_path: Path) -> None:
     bench, _ = late(tmp_path, 0.3)
     with pytest.raises(DeadlineExceeded):
         bench.rank(allowed_s=0.25)
@@ -337,3 +338,33 @@ def test_with_no_time_to_score_any_the_order_of_the_request_is_answered(tmp_path
     assert [(d.reason, d.rung, d.affected) for d in slate.degraded] == [
         (DegradeReason.INFERENCE_LATE, Rung.RETRIEVAL_ORDER, 10)
     ]
+
+
+class TurnStore(MemoryStore):
+    """A store whose answers come in a later turn of the event loop."""
+
+    async def read(self, keys: Sequence[str], budget_s: float) -> list[bytes | None]:
+        await asyncio.sleep(0)
+        return await super().read(keys, budget_s)
+
+
+def test_small_requests_whose_rows_come_together_share_a_run(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo)
+    store = TurnStore(bench.rows)
+    pipeline = RankPipeline(bench.pipeline._registry, store, bench.telemetry, bench.settings, bench.clock)
+    alone = {one: bench.rank([one]).scores[0] for one in ITEMS}
+    asked = [ITEMS[at : at + 4] for at in range(5)]
+
+    async def one(items: Sequence[str]) -> Slate:
+        deadline = Deadline(bench.clock, bench.clock.monotonic_s() + 0.25)
+        request = RankRequest("r", User("42"), Candidates(items))
+        return await pipeline.rank(pipeline.find("films", None), request, deadline, StageTimes(bench.clock))
+
+    async def together() -> list[Slate]:
+        return await asyncio.gather(*map(one, asked))
+
+    for items, slate in zip(asked, asyncio.run(together()), strict=True):
+        assert slate.scores.tolist() == [alone[items[at]] for at in slate.order]
+    assert bench.metric("rankd_batch_requests_count", model="films") == 1
+    assert bench.metric("rankd_batch_requests_sum", model="films") == 5
+    assert bench.metric("rankd_batch_rows_sum", model="films") == 20

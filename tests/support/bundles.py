@@ -2,14 +2,15 @@
 
 `echo` returns the item's id column as the score of the first task and the user's as the second, so that any
 row that lands on another candidate is visible in the answer. `echo_version` returns the number of its
-version for every candidate, so that an answer of two versions is visible. Every bundle is a real one: an
-ONNX graph with the contract's signature, golden requests recorded with onnxruntime, published through the
-contract.
+version for every candidate, so that an answer of two versions is visible. `sleepy` takes a set time a row.
+Every bundle is a real one: an ONNX graph with the contract's signature, golden requests recorded with
+onnxruntime, published through the contract.
 """
 
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ __all__ = [
     "publish_bundle",
     "publish_files_over",
     "rows",
+    "sleepy",
+    "table",
     "user_rows",
 ]
 
@@ -115,6 +118,14 @@ def price(schema: FeatureSchema) -> onnx.GraphProto:
     return b.finish(schema, b.add("Concat", *[score] * len(schema.tasks), axis=1))
 
 
+def table(schema: FeatureSchema) -> onnx.GraphProto:
+    """Scores: the item's row of a table, in which a first id from BUCKETS on cannot be looked up."""
+    b = _Builder()
+    rows = b.constant(np.arange(BUCKETS, dtype=np.float32) / BUCKETS)
+    score = b.add("Gather", rows, _first(b, "in_item_ids"), axis=0)
+    return b.finish(schema, b.add("Concat", *[score] * len(schema.tasks), axis=1))
+
+
 def every_input(schema: FeatureSchema) -> onnx.GraphProto:
     """Scores: a sigmoid of the sum of all numbers and scaled ids, so that each input matters."""
     b = _Builder()
@@ -146,6 +157,36 @@ def mlp(width: int = 256, depth: int = 3) -> Graph:
         return b.finish(schema, b.add("Sigmoid", b.add("MatMul", x, b.constant(weights))))
 
     return build
+
+
+def sleepy(row_us: float, width: int = 256) -> Graph:
+    """The scores of an `mlp` as deep as it must be to take about that long a row here, on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    layers, x = 20, np.ones((100, width), np.float32)
+    b, last = _Builder(), "x"
+    for _ in range(layers):
+        weights = np.full((width, width), 1 / width, np.float32)
+        last = b.add("Relu", b.add("MatMul", last, b.constant(weights)))
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        b.nodes,
+        "layers",
+        [value("x", TensorProto.FLOAT, ["N", width])],
+        [value(last, TensorProto.FLOAT, ["N", width])],
+        b.constants,
+    )
+    built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
+    session: Any = ort.InferenceSession(
+        built.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    spent_s = []
+    for _ in range(10):
+        began_s = time.perf_counter()
+        session.run(None, {"x": x})
+        spent_s.append(time.perf_counter() - began_s)
+    layer_us = min(spent_s) * 1e6 / len(x) / layers
+    return mlp(width, max(1, round(row_us / layer_us)))
 
 
 def publish_bundle(
@@ -280,27 +321,27 @@ class _Builder:
     """Adds nodes one by one and gives each output a name."""
 
     def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
 
     def add(self, op: str, *args: str, **attributes: Any) -> str:
-        name = f"t{len(self._nodes)}"
-        self._nodes.append(helper.make_node(op, list(args), [name], **attributes))
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(args), [name], **attributes))
         return name
 
     def constant(self, value: Any) -> str:
         array = np.asarray(value)
-        name = f"c{len(self._constants)}"
-        self._constants.append(
+        name = f"c{len(self.constants)}"
+        self.constants.append(
             numpy_helper.from_array(array.astype(np.int64) if array.dtype.kind == "i" else array, name)
         )
         return name
 
     def finish(self, schema: FeatureSchema, scores: str) -> onnx.GraphProto:
-        self._nodes.append(helper.make_node("Identity", [scores], [SCORES]))
-        self._nodes.append(helper.make_node("Identity", [scores], [LOGITS]))
+        self.nodes.append(helper.make_node("Identity", [scores], [SCORES]))
+        self.nodes.append(helper.make_node("Identity", [scores], [LOGITS]))
         ins, outs = [_value(s) for s in inputs(schema)], [_value(s) for s in outputs(schema)]
-        return helper.make_graph(self._nodes, "graph", ins, outs, self._constants)
+        return helper.make_graph(self.nodes, "graph", ins, outs, self.constants)
 
 
 def _value(spec: TensorSpec) -> onnx.ValueInfoProto:

@@ -78,16 +78,21 @@ class Limiter:
         """The limit as it is now."""
         return self._limit.value
 
-    def refusal(self, partition: Partition, left_s: float) -> Unavailable | None:
-        """Return why a request that has so much time left would be sent away now, or None."""
-        queue = self._waiting[partition]
-        if not queue and self._may_begin(partition):
+    def refusal(self, partition: Partition, left_s: float, ahead: int = 0) -> Unavailable | None:
+        """Return why a request that has so much time left would be sent away now, or None.
+
+        `ahead` others are about to enter before it.
+        """
+        places = len(self._waiting[partition]) + ahead
+        if not places and self._may_begin(partition):
             return None
-        if len(queue) >= self._most_waiting:
+        if left_s <= 0:
+            return self._unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline passed before its turn")
+        if places >= self._most_waiting:
             return self._unavailable(RejectReason.QUEUE_FULL, "too many requests are waiting already")
         # Before anybody waited, answers are as far apart as those under way make them.
         interval_s = min(self._interval_s, self._limit.latency_s) or self._limit.latency_s / self._limit.value
-        expected_s = (len(queue) + 1) * interval_s + self._limit.latency_s
+        expected_s = (places + 1) * interval_s + self._limit.latency_s
         if _MARGIN * expected_s > left_s:
             return self._unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline would pass in the queue")
         return None

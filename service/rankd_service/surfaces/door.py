@@ -6,6 +6,7 @@ one costs a tenth of what it costs inside, and that is what keeps the answered o
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from rankd_service.admission.limiter import Limiter
@@ -31,17 +32,25 @@ class Door:
         """Keep the parts."""
         self._limiter, self._limits = limiter, limits
         self._metrics = telemetry.model(UNKNOWN_MODEL)
+        self._let_in = 0  # in this turn of the loop: their tasks have not begun, so the queue lacks them
 
-    def __call__(self, method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> bytes | None:
-        """Return the whole answer to a request that is not let in, or None."""
+    def __call__(
+        self, method: bytes, path: bytes, headers: Mapping[bytes, bytes], waited_s: float
+    ) -> bytes | None:
+        """Return the whole answer to a request that is not let in, or None.
+
+        `waited_s` of its time may have passed before anybody heard it.
+        """
         if not self._limiter.waiting or method != b"POST" or not path.startswith(_RANKING):
             return None
         try:
             allowed_s, _ = deadline_s(header_deadline_ms(headers), None, self._limits)
-            why_not = self._limiter.refusal(header_partition(headers), allowed_s)
+            left_s = allowed_s - waited_s
+            why_not = self._limiter.refusal(header_partition(headers), left_s, ahead=self._let_in)
         except InvalidRequest:
             return None
         if why_not is None:
+            self._note_let_in()
             return None
         self._metrics.rejected(why_not.reason)
         self._metrics.refused(Transport.HTTP, "503")
@@ -49,3 +58,12 @@ class Door:
         body = refusal_body(what, asked_id)
         wait = dict(what.headers)["Retry-After"]
         return _HEAD.format(wait=wait, id=asked_id, length=len(body)).encode() + body
+
+    def _note_let_in(self) -> None:
+        if not self._let_in:
+            # This comes before the task of whoever is let in now, and after all other heads of this turn.
+            asyncio.get_running_loop().call_soon(self._turn_over)
+        self._let_in += 1
+
+    def _turn_over(self) -> None:
+        self._let_in = 0

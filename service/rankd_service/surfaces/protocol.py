@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
@@ -20,23 +20,24 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from rankd_service.errors import RejectReason
 from rankd_service.surfaces.gathering import GatheringTransport
+from rankd_service.surfaces.pushback import Pushback
 
 __all__ = ["BoundedProtocol", "Bounds"]
 
 _MOST_HEAD_BYTES = 64 << 10
-_LONGEST_PUSHBACK_S = 1.6
 _LENGTH = re.compile(rb"0*[0-9]{1,18}")
 
 
-Door = Callable[[bytes, bytes, Mapping[bytes, bytes]], bytes | None]
-"""Gets method, path and headers; returns the whole answer to a request that is not let in."""
+Door = Callable[[bytes, bytes, Mapping[bytes, bytes], float], bytes | None]
+"""Gets method, path, headers and the seconds that the request may have waited to be read; returns the whole
+answer to a request that is not let in."""
 
 
 def _ignore(reason: RejectReason) -> None:
     """Count nothing."""
 
 
-def _open_door(method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> None:
+def _open_door(method: bytes, path: bytes, headers: Mapping[bytes, bytes], waited_s: float) -> None:
     """Let everybody in."""
 
 
@@ -44,16 +45,14 @@ def _open_door(method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> No
 class Bounds:
     """How many connections there may be, how long a request may take to arrive and an answer to be read.
 
-    Who is turned away at the door is not heard again on the same connection for `pushback_s`, and for twice
-    as long each further time in a row: callers that repeat refused requests without a pause would else leave
-    no time for others.
+    `pushback` says for how long a connection is not listened to after a request was turned away at the door.
     """
 
     connections: int = 4096
     receive_s: float = 10.0
     rejected: Callable[[RejectReason], None] = _ignore
     door: Door = _open_door
-    pushback_s: float = 0.05
+    pushback: Pushback = field(default_factory=Pushback)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -68,7 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unread: asyncio.TimerHandle | None = None
         self._begun = False
         self._turned_away: bytes | None = None  # the answer to a request that was not let in, once it is here
-        self._times_turned_away = 0  # in a row
+        self._waited_s = 0.0  # how long what is read now may have been here already
         self._body_left = 0  # of a request that asked for another protocol, which the parser stopped at
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -160,9 +159,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._is_idle():  # else requests are pipelined, and answers come in their order
-            self._turned_away = self._bounds.door(self.parser.get_method(), self.url, dict(self.headers))
+            self._turned_away = self._bounds.door(
+                self.parser.get_method(), self.url, dict(self.headers), self._waited_s
+            )
         if self._turned_away is None:
-            self._times_turned_away = 0
+            self._bounds.pushback.let_in(self.loop.time())
             super().on_headers_complete()
         elif self.expect_100_continue:  # the body is not on its way and need not be
             self.transport.write(self._turned_away)
@@ -203,16 +204,25 @@ class BoundedProtocol(HttpToolsProtocol):
         self._turned_away = None
         self.transport.write(answer)
         if not self.parser.should_keep_alive():
-            self.transport.close()
-        else:
+            return self.transport.close()
+        pause_s = self._bounds.pushback.after_refusal()
+        if pause_s:
+            pause_s = min(pause_s, self.timeout_keep_alive / 2)
             self.flow.pause_reading()
-            pushback_s = min(self._bounds.pushback_s * 2.0**self._times_turned_away, _LONGEST_PUSHBACK_S)
-            pushback_s = min(pushback_s, self.timeout_keep_alive / 2)
-            self._times_turned_away += 1
-            self.loop.call_later(pushback_s, self.flow.resume_reading)
-            self._unset_keepalive_if_required()
-            patience = self.timeout_keep_alive
-            self.timeout_keep_alive_task = self.loop.call_later(patience, self.timeout_keep_alive_handler)
+            self.loop.call_later(pause_s, self._listen_again, pause_s)
+        self._unset_keepalive_if_required()
+        patience = self.timeout_keep_alive
+        self.timeout_keep_alive_task = self.loop.call_later(patience, self.timeout_keep_alive_handler)
+        return None
+
+    def _listen_again(self, paused_s: float) -> None:
+        self._waited_s = paused_s
+        self.flow.resume_reading()
+        # What came meanwhile is read in the loop's next turn; what comes after that has not waited.
+        self.loop.call_soon(self.loop.call_soon, self._caught_up)
+
+    def _caught_up(self) -> None:
+        self._waited_s = 0.0
 
     def _wait_for_request(self) -> None:
         self._overdue = self.loop.call_later(self._bounds.receive_s, self._too_slow)

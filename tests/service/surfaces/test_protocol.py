@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import uvicorn
 
 from rankd_service.errors import RejectReason
 from rankd_service.surfaces.protocol import BoundedProtocol, Bounds
+from rankd_service.surfaces.pushback import Pushback
 
 
 class Recording(asyncio.Transport):
@@ -233,7 +235,7 @@ SHUT = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nlate"
 
 
 def shut_to(path: bytes) -> Bounds:
-    return Bounds(door=lambda method, url, headers: SHUT if url == path else None)
+    return Bounds(door=lambda method, url, headers, waited_s: SHUT if url == path else None)
 
 
 @pytest.mark.fault("E1")
@@ -253,11 +255,39 @@ def test_who_waits_to_be_let_in_before_sending_a_body_is_not_left_waiting() -> N
     assert (written(said), said[-1]) == (SHUT, "close")
 
 
+AT_ONCE = Bounds(door=lambda *of: SHUT, pushback=Pushback(most=0.0))
+
+
 @pytest.mark.fault("E4")
-def test_who_is_turned_away_is_not_heard_for_a_moment() -> None:
-    bounds = Bounds(door=lambda method, url, headers: SHUT, pushback_s=0.05)
-    assert asyncio.run(told(request("/"), bounds=bounds)) == ["pause", SHUT]
-    assert asyncio.run(told(request("/"), bounds=bounds, wait_s=0.2)) == ["pause", SHUT, "resume"]
+def test_who_is_turned_away_too_often_is_not_heard_for_a_moment() -> None:
+    assert asyncio.run(told(request("/"), bounds=AT_ONCE)) == ["pause", SHUT]
+    assert asyncio.run(told(request("/"), bounds=AT_ONCE, wait_s=0.2)) == ["pause", SHUT, "resume"]
+
+
+def test_the_door_is_told_how_long_a_request_may_have_waited_unheard() -> None:
+    waited: list[float] = []
+
+    def door(method: bytes, url: bytes, headers: Mapping[bytes, bytes], waited_s: float) -> bytes:
+        waited.append(waited_s)
+        return SHUT
+
+    async def scenario() -> None:
+        config = uvicorn.Config(app, http=BoundedProtocol, ws="none", log_config=None, lifespan="off")
+        config.load()
+        bounds = Bounds(door=door, pushback=Pushback(most=0.0))
+        protocol = BoundedProtocol(config, uvicorn.server.ServerState(), {}, bounds=bounds)
+        transport = Recording()
+        protocol.connection_made(transport)
+        protocol.data_received(request("/"))
+        while "resume" not in transport.said:  # noqa: ASYNC110  # the transport is a list
+            await asyncio.sleep(0)
+        protocol.data_received(request("/"))  # it lay there when reading went on
+        await asyncio.sleep(0.01)
+        protocol.data_received(request("/"))
+        protocol.connection_lost(None)
+
+    asyncio.run(scenario())
+    assert [bool(seconds) for seconds in waited] == [False, True, False]
 
 
 def test_a_request_behind_one_that_is_being_answered_is_answered_after_it() -> None:
@@ -309,7 +339,7 @@ def test_who_does_not_read_is_not_waited_for_without_end() -> None:
 def test_who_was_turned_away_twice_and_let_in_then_keeps_the_connection() -> None:
     async def scenario() -> list[bytes | str]:
         shut = [True, True, False]
-        bounds = Bounds(door=lambda *of: SHUT if shut.pop(0) else None, pushback_s=0.001)
+        bounds = Bounds(door=lambda *of: SHUT if shut.pop(0) else None)
         config = uvicorn.Config(
             app, http=BoundedProtocol, ws="none", log_config=None, lifespan="off", timeout_keep_alive=1
         )

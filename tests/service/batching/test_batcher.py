@@ -1,0 +1,260 @@
+"""Letter E of the fault matrix, row 6, and what else a batch must never do to those in it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from rankd_contract.schema_file import parse_schema
+from rankd_contract.signature import ROW
+from rankd_service.batching.batcher import Batcher, Scored
+from rankd_service.deadline import Deadline
+from rankd_service.inference.cost import CostModel
+from rankd_service.inference.loader import load_current
+from rankd_service.settings import BatchingSettings, load_settings
+from rankd_service.telemetry import Telemetry
+from tests.support.bundles import BUCKETS, SCHEMA_TEXT, Graph, echo, mlp, publish_bundle, table, tensors_for
+from tests.support.clock import JumpingClock
+
+SCHEMA = parse_schema(SCHEMA_TEXT)
+Tensors = dict[str, NDArray[Any]]
+
+
+class Bench:
+    """A batcher over one model, and what it counted."""
+
+    def __init__(self, repository: Path, graph: Graph, **settings: int) -> None:
+        publish_bundle(repository, graph=graph)
+        self.model = load_current(repository, "films", load_settings(models={"repository": repository}))
+        object.__setattr__(self.model, "cost", CostModel())
+        self.clock, self.telemetry = JumpingClock(), Telemetry(CollectorRegistry())
+        self.telemetry.serve(self.model.card, self.model.assembler.views)
+        self.batcher = Batcher(BatchingSettings(**settings), 0.001, self.telemetry)
+
+    def ask(self, tensors: Tensors, left_s: float = 1.0, *, company: bool = True) -> asyncio.Task[Scored]:
+        deadline = Deadline(self.clock, self.clock.monotonic_s() + left_s)
+        return asyncio.create_task(self.batcher.score(self.model, tensors, deadline, company=company))
+
+    def alone(self, tensors: Tensors) -> NDArray[np.float32]:
+        return self.model.score(tensors, len(tensors[ROW]))
+
+    def counted(self, what: str) -> list[float]:
+        """How many batches there were, and the requests or rows in them."""
+        values = (
+            self.telemetry.registry.get_sample_value(f"rankd_batch_{what}_{end}", {"model": "films"})
+            for end in ("count", "sum")
+        )
+        return [value or 0.0 for value in values]
+
+
+def requests(sizes: Sequence[int]) -> list[Tensors]:
+    return [tensors_for(SCHEMA, 1, size, seed=at) for at, size in enumerate(sizes)]
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await scenario()
+
+    asyncio.run(main())
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+SUBSETS = [gone for size in range(6) for gone in itertools.combinations(range(5), size)]
+# After so many turns of the loop the members go: before they joined, as they wait, when all is done.
+MOMENTS = (0, 1, 2, 3)
+
+
+@pytest.mark.fault("E6")
+@pytest.mark.parametrize(("graph", "apart"), [(echo, 0.0), (mlp(32, 2), 1e-6)], ids=["echo", "mlp"])
+def test_whoever_of_a_batch_goes_away_the_others_get_their_own_scores(
+    tmp_path: Path, graph: Graph, apart: float
+) -> None:
+    """All 32 subsets of five at four moments; where nothing is multiplied by a matrix, to the last bit."""
+    bench = Bench(tmp_path, graph)
+    asked = requests([3, 1, 5, 2, 4])
+    exact = [bench.alone(tensors) for tensors in asked]
+
+    async def scenario() -> None:
+        for gone, turns in itertools.product(SUBSETS, MOMENTS):
+            tasks = [bench.ask(tensors) for tensors in asked]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for at in gone:
+                tasks[at].cancel()
+            await settle()
+            for at, task in enumerate(tasks):
+                assert task.done(), f"{at} waits for ever after {gone} went at turn {turns}"
+                if at in gone and task.cancelled():
+                    continue
+                assert np.abs(task.result().scores_NT - exact[at]).max() <= apart
+            assert not bench.batcher._waiting
+
+    run(scenario)
+
+
+@pytest.mark.fault("E6")
+def test_who_has_gone_before_the_run_is_not_computed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo)
+
+    async def scenario() -> None:
+        tasks = [bench.ask(tensors) for tensors in requests([3, 1, 5])]
+        await asyncio.sleep(0)
+        tasks[2].cancel()
+        await settle()
+        assert (bench.counted("requests"), bench.counted("rows")) == ([1, 2], [1, 4])
+        everybody = [bench.ask(tensors) for tensors in requests([3, 1])]
+        await asyncio.sleep(0)
+        for task in everybody:
+            task.cancel()
+        await settle()
+        assert bench.counted("requests") == [1, 2]
+
+    run(scenario)
+
+
+def test_random_requests_in_random_turns_are_never_mixed_up(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo, max_rows=40)
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    asked = requests([rng.randrange(1, 80) for _ in range(300)])
+
+    async def scenario() -> None:
+        tasks = []
+        for tensors in asked:
+            tasks.append(bench.ask(tensors, left_s=rng.uniform(0.1, 2), company=rng.random() < 0.8))
+            for _ in range(rng.choice([0, 0, 0, 1, 2])):
+                await asyncio.sleep(0)
+        for tensors, scored in zip(asked, await asyncio.gather(*tasks), strict=True):
+            assert (scored.scores_NT == bench.alone(tensors)).all(), f"seed {seed}"
+            assert scored.rows == len(tensors[ROW])
+
+    run(scenario)
+    batches, together = bench.counted("requests")
+    assert together > batches > 10
+
+
+def test_requests_of_several_users_are_joined_too(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo)
+    asked = [tensors_for(SCHEMA, users, 7, seed=users) for users in (3, 1, 2)]
+
+    async def scenario() -> None:
+        for tensors, scored in zip(asked, await asyncio.gather(*map(bench.ask, asked)), strict=True):
+            assert (scored.scores_NT == bench.alone(tensors)).all()
+
+    run(scenario)
+    assert bench.counted("requests") == [1, 3]
+
+
+def test_one_request_that_cannot_be_scored_fails_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, table)
+    asked = requests([3, 2, 4])
+    asked[1]["in_item_ids"][1, 0] = 2 * BUCKETS  # beyond the table: the runtime refuses the whole run
+
+    async def scenario() -> None:
+        tasks = [bench.ask(tensors) for tensors in asked]
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(found[1], Exception)
+        for at in (0, 2):
+            scored = found[at]
+            assert isinstance(scored, Scored)
+            assert (scored.scores_NT == bench.alone(asked[at])).all()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "settings", "company"),
+    [([3], {}, False), ([51, 51], {}, True), ([3, 3], {"max_candidates": 0}, True)],
+    ids=["nobody else", "many candidates", "switched off"],
+)
+def test_alone_a_request_is_scored_at_once(
+    tmp_path: Path, sizes: list[int], settings: dict[str, int], company: bool
+) -> None:
+    bench = Bench(tmp_path, echo, **settings)
+
+    async def scenario() -> None:
+        for tensors in requests(sizes):
+            task = bench.ask(tensors, company=company)
+            await asyncio.sleep(0)
+            assert task.done(), "it waited for a turn"
+
+    run(scenario)
+    assert bench.counted("requests") == [0, 0]
+
+
+def test_a_batch_is_closed_by_rows(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo, max_rows=10)
+
+    async def scenario() -> None:
+        await asyncio.gather(*map(bench.ask, requests([4, 4, 4, 4, 10, 1])))
+
+    run(scenario)
+    assert (bench.counted("requests"), bench.counted("rows")) == ([4, 6], [4, 27])
+
+
+def test_a_batch_is_closed_by_its_earliest_deadline(tmp_path: Path) -> None:
+    """At 10 ms a row, 0.1 s are enough for 7 rows: others wait for whom they would make late."""
+    bench = Bench(tmp_path, echo)
+    order: list[int] = []
+
+    async def one(at: int, tensors: Tensors, left_s: float) -> int:
+        scored = await bench.ask(tensors, left_s)
+        order.append(at)
+        return scored.rows
+
+    async def scenario() -> None:
+        object.__setattr__(bench.model, "cost", CostModel([(0, 0.0), (100, 1.0)]))
+        sizes, left_s = [4, 4, 3, 5], [9.0, 8.0, 0.1, 7.0]
+        asked = zip(itertools.count(), requests(sizes), left_s, strict=False)
+        rows = await asyncio.gather(*(one(*given) for given in asked))
+        assert rows == sizes, "everybody had the time"
+
+    run(scenario)
+    assert order[0] == 2, "the earliest deadline goes first, and alone: three rows and five are too many"
+    assert bench.counted("requests") == [2, 4]
+
+
+@pytest.mark.fault("E8")
+def test_in_a_batch_too_what_there_is_no_time_for_is_left_unscored(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo)
+
+    async def scenario() -> None:
+        object.__setattr__(bench.model, "cost", CostModel([(0, 0.0), (100, 1.0)]))
+        asked = requests([10, 2])
+        late, fine = await asyncio.gather(bench.ask(asked[0], 0.05), bench.ask(asked[1], 5.0))
+        assert 0 < late.rows < 10
+        assert (late.scores_NT[: late.rows] == bench.alone(asked[0])[: late.rows]).all()
+        assert (late.scores_NT[late.rows :] == bench.model.prior_T).all()
+        assert (fine.scores_NT == bench.alone(asked[1])).all()
+
+    run(scenario)
+
+
+def test_two_models_share_no_run(tmp_path: Path) -> None:
+    bench, other = Bench(tmp_path / "a", echo), Bench(tmp_path / "b", mlp(8, 1))
+
+    async def scenario() -> None:
+        first, second = requests([3, 3])
+        tasks = [bench.ask(first)]
+        bench.model, kept = other.model, bench.model
+        tasks.append(bench.ask(second))
+        bench.model = kept
+        one, two = await asyncio.gather(*tasks)
+        assert (one.scores_NT == bench.alone(first)).all()
+        assert (two.scores_NT == other.alone(second)).all()
+
+    run(scenario)
+    assert bench.counted("requests") == [2, 2]
