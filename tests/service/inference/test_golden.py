@@ -106,6 +106,7 @@ def test_a_file_of_anything_else_is_refused_in_one_line(what: str, tmp_path: Pat
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.fault("F7")
 @pytest.mark.parametrize("what", ["too much", "a shape beyond memory", "disguised"])
 def test_a_bomb_is_never_unpacked(what: str, tmp_path: Path) -> None:
     path = tmp_path / "golden.npz"
@@ -120,6 +121,7 @@ def test_a_bomb_is_never_unpacked(what: str, tmp_path: Path) -> None:
     assert peak < 4 << 20
 
 
+@pytest.mark.fault("F7")
 def test_a_bundle_with_a_bomb_is_refused_with_the_files_name(tmp_path: Path) -> None:
     publish_files_over(publish_bundle(tmp_path), tmp_path, {"golden.npz": bomb(65)})
     with pytest.raises(BundleRefused, match=r"films version 2: golden\.npz unpacks to 65 MiB"):

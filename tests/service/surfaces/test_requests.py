@@ -56,6 +56,8 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.fault("C1")
+@pytest.mark.fault("C3")
 @pytest.mark.parametrize("body", MALFORMED)
 def test_what_is_no_json_is_malformed(service: Service, body: bytes) -> None:
     assert_refused(sent(service, body), 400, "MALFORMED")
@@ -92,6 +94,7 @@ NOT_FINITE = [
 ]
 
 
+@pytest.mark.fault("C2")
 @pytest.mark.parametrize(("body", "field"), NOT_FINITE)
 def test_numbers_that_are_not_finite_are_refused_with_their_place(
     service: Service, body: bytes, field: str
@@ -179,6 +182,7 @@ def test_c13_a_misspelt_key_is_told_the_nearest_one(service: Service, body: byte
     assert hint in sent(service, body).json()["error"]["message"]
 
 
+@pytest.mark.fault("C7")
 @pytest.mark.parametrize(
     ("headers", "code"),
     [
@@ -332,6 +336,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.fault("C16")
 @pytest.mark.parametrize(("path", "code"), PATHS)
 def test_only_what_is_served_has_a_name(service: Service, path: str, code: str) -> None:
     answer = service.client.send(
