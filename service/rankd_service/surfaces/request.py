@@ -29,7 +29,9 @@ __all__ = ["ItemBody", "ParsedRequest", "RankBody", "UserBody", "parse_request"]
 _STRICT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 _MOST_FIELDS, _MOST_VALUES = 1000, 10_000
 _SCALARS = frozenset({str, int, float, bool})
+_MOST_SHOWN = 1e15
 _SCALAR_OR_NULL = _SCALARS | {type(None)}
+_KINDS = {str: "a string", bool: "a boolean", type(None): "null", list: "a list", dict: "an object"}
 
 
 class _IdSchema:
@@ -129,7 +131,7 @@ def parse_request(body: bytes, request_id: str, limits: LimitSettings) -> Parsed
     try:
         tree = _READER.validate_json(body)
     except ValidationError as error:
-        raise _objection(error.errors(include_url=False, include_input=False)[0], limits) from None
+        raise _objection(error.errors(include_url=False)[0], limits) from None
     _check_keys(tree, RankBody, "")
     if ("items" in tree) == ("item_ids" in tree):
         _refuse("expected exactly one of `items` and `item_ids`", "items")
@@ -231,7 +233,17 @@ def _objection(error: Any, limits: LimitSettings) -> MalformedRequest | InvalidR
     if kind == "missing":
         return InvalidRequest(RejectReason.SCHEMA, "this key is required", place)
     reason = RejectReason.DEADLINE if kind == "greater_than" else RejectReason.SCHEMA
-    return InvalidRequest(reason, error["msg"].replace("Input should be", "expected"), place)
+    if kind == "string_too_long":
+        return InvalidRequest(reason, f"expected at most {error['ctx']['max_length']} characters", place)
+    expected = error["msg"].replace("Input should be", "expected")
+    return InvalidRequest(reason, f"{expected}, got {_shown(error['input'])}", place)
+
+
+def _shown(value: Any) -> str:
+    """What was given, without saying it: a text may hold what is nobody's business, a number does not."""
+    if type(value) in {int, float}:
+        return f"{value:.6g}" if abs(value) < _MOST_SHOWN else "a number beyond all bounds"
+    return _KINDS.get(type(value), "something else")
 
 
 def _too_many(place: str, limits: LimitSettings) -> InvalidRequest:

@@ -182,6 +182,23 @@ def test_c13_a_misspelt_key_is_told_the_nearest_one(service: Service, body: byte
     assert hint in sent(service, body).json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (with_body(deadline_ms=-5), "expected greater than 0, got -5"),
+        (with_body(deadline_ms=SECRET), "expected a valid number, got a string"),
+        (with_body(item_ids=SECRET), "expected a valid array, got a string"),
+        (with_body(top_k=None), "expected a valid integer, got null"),
+        (with_body(user=[SECRET]), "expected a string or an integer, got a list"),
+        (with_body(id="x" * 129), "expected at most 128 characters"),
+        (with_body(top_k=-(10**400)), "got a number beyond all bounds"),
+        (with_body(sort={"by": SECRET}), "expected a valid boolean, got an object"),
+    ],
+)
+def test_c13_what_was_given_is_told_by_its_kind(service: Service, body: bytes, message: str) -> None:
+    assert message in sent(service, body).json()["error"]["message"]
+
+
 @pytest.mark.fault("C7")
 @pytest.mark.parametrize(
     ("headers", "code"),
