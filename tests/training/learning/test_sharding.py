@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from safetensors.torch import load_file
 
 from rankd_training.errors import SettingError
@@ -26,6 +29,7 @@ from rankd_training.runs import checkpoint
 from rankd_training.settings import TrainSettings
 from tests.training.tables import write
 
+ROOT = Path(__file__).parents[3]
 WORKER = Path(__file__).with_name("together.py")
 # A shift before a batch norm has no gradient but rounding, of which Adam makes whole steps; no score tells.
 MOVED_BY_ROUNDING = ("bias", "running_mean")
@@ -146,6 +150,27 @@ def test_a_shared_run_that_was_killed_goes_on_as_if_it_had_not_been(tmp_path: Pa
     subprocess.run(launch(2, *train, "--resume=killed"), cwd=tmp_path, capture_output=True, check=True)
     whole, killed = (load_file(tmp_path / run / "weights.safetensors") for run in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+@with_torchrec
+def test_the_requirements_file_names_all_that_its_packages_need() -> None:
+    named = {wanted.name: wanted for wanted in map(Requirement, lines(ROOT / sharding.FILE))}
+    known = {canonicalize_name(name) for name in named}
+    known |= {canonicalize_name(line.split("==")[0]) for line in lines(ROOT / "constraints" / "all.txt")}
+    for name, wanted in named.items():
+        assert wanted.specifier.contains(metadata.version(name)), f"{wanted} is not what is tested"
+        needs = [need for need in map(Requirement, metadata.requires(name) or []) if needed(need)]
+        missing = {canonicalize_name(need.name) for need in needs} - known - {"fbgemm-gpu"}
+        assert not missing, f"{name} needs {missing}"
+
+
+def lines(path: Path) -> list[str]:
+    found = path.read_text(encoding="utf-8").splitlines()
+    return [line for line in found if line and not line.startswith("#")]
+
+
+def needed(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
 
 
 def told(**settings: Any) -> TrainSettings:

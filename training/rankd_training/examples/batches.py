@@ -15,7 +15,7 @@ from torch import Tensor
 from rankd_contract.signature import ROW, tensors
 from rankd_training.examples.examples import Examples
 
-__all__ = ["EVALUATION_ROWS", "Batch", "Batches"]
+__all__ = ["Batch", "Batches"]
 
 EVALUATION_ROWS = 8192
 
@@ -48,10 +48,10 @@ class Batches:
         label_NT = torch.from_numpy(np.asarray(self.examples.label_nT.take(index_N, axis=0)))
         return Batch(features, label_NT, torch.from_numpy(np.asarray(self.examples.group_n.take(index_N))))
 
-    def in_turn(self, chosen_n: Tensor, *, at_least: int = 0) -> Iterator[Batch]:
-        """Read rows in their order, some thousands at once, then none until there were `at_least` batches."""
+    def in_turn(self, chosen_n: Tensor, *, as_for: int = 0) -> Iterator[Batch]:
+        """Read rows in their order, some thousands at once, then none, as often as for `as_for` rows."""
         pieces = torch.split(chosen_n, EVALUATION_ROWS)
         for chosen_N in pieces:
             yield self.read(chosen_N)
-        for _ in range(len(pieces), at_least):
+        for _ in range(len(pieces), -(-as_for // EVALUATION_ROWS)):
             yield self.read(chosen_n[:0])

@@ -64,7 +64,7 @@ class FeatureEmbedding(nn.Module):
         table: the rows held here: all of them, unless it was made within `row_share.sharing`.
         num_rows: of the whole table.
         held: which of them are here.
-        shared: whether other processes hold others.
+        spread: whether other processes hold others.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class FeatureEmbedding(nn.Module):
         self.width = width
         self._rows = _tables(schema, share=share)
         num_rows, part = max((rows.stop for rows in self._rows.values()), default=0), current()
-        self.num_rows, self.held, self.shared = num_rows, part.of(num_rows), part.count > 1
+        self.num_rows, self.held, self.spread = num_rows, part.of(num_rows), part.count > 1
         here = self.held.stop - self.held.start
         self.table = nn.Embedding(here, width, _weight=torch.empty(here, width))
         self.user_side = _Side(schema, USER_SIDE, self._rows, width)
@@ -97,7 +97,7 @@ class FeatureEmbedding(nn.Module):
         """Let training read the table through an optimiser, which brings rows up to date; None ends that."""
         self._train_reader = reader
 
-    def share_through(self, exchange: RowExchange) -> None:
+    def read_through(self, exchange: RowExchange) -> None:
         """Read the rows that other processes hold through `exchange`."""
         self._exchange = exchange
 
@@ -135,7 +135,7 @@ class FeatureEmbedding(nn.Module):
     def _through(self, here: RowReader) -> RowReader:
         exchange = self._exchange
         if exchange is None:
-            assert not self.shared, "rows are held elsewhere, and nothing was said of how to read them"
+            assert not self.spread, "rows are held elsewhere, and nothing was said of how to read them"
             return here
         return lambda rows: exchange(rows, here)
 

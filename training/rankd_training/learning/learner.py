@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rankd_training.examples.batches import EVALUATION_ROWS, Batches
+from rankd_training.examples.batches import Batches
 from rankd_training.learning.losses import Loss
 from rankd_training.learning.optimisers import Optimisers
 from rankd_training.learning.ranks import ALONE, Ranks
@@ -85,12 +85,13 @@ class Learner:
         self.model.eval()
         mine_n = self.ranks.share(torch.from_numpy(rows_n))
         none_NT = torch.empty(0, len(self.batches.examples.schema.tasks))
-        # A model whose table is shared asks other processes at every batch, so all have as many.
-        least = self.ranks.turns(len(rows_n), EVALUATION_ROWS) if self.model.embedding.shared else 0
+        # A model that reads other processes' rows has to read as often as they do, if only nothing.
+        together = self.model.embedding.spread
+        largest = self.ranks.largest(len(rows_n)) if together else 0
         logits = [
             self.model(batch.features)
-            for batch in self.batches.in_turn(mine_n, at_least=least)
-            if least or len(batch.label_NT)
+            for batch in self.batches.in_turn(mine_n, as_for=largest)
+            if together or len(batch.label_NT)
         ]
         return self.ranks.join(torch.cat([none_NT, *logits]))
 

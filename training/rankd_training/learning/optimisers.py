@@ -37,7 +37,7 @@ class Optimisers:
                 if rule is not None:
                     keep = 1 - _table_rate(settings) * settings.embedding_decay
                     # The gradients of rows that lie here alone come from all processes as they are.
-                    others = ALONE if module.shared else ranks
+                    others = ALONE if module.spread else ranks
                     self.tables.append(TableRows(module.table, rule, keep=keep, ranks=others))
                     module.train_through(self.tables[-1])
                     self._embeddings.append(module)
@@ -96,7 +96,7 @@ class Optimisers:
 
     def _spread(self, number: int, key: str, value: Tensor) -> Tensor | Spread:
         embedding = self._embeddings[number]
-        if not embedding.shared or key not in self.tables[number].by_row:
+        if not embedding.spread or key not in self.tables[number].by_row:
             return value
         return Spread(value, embedding.held.start, embedding.num_rows, self._ranks.in_turn)
 
@@ -104,7 +104,7 @@ class Optimisers:
 def _rule(embedding: FeatureEmbedding, settings: TrainSettings) -> RowRule | None:
     chosen = settings.embedding_optimiser
     if chosen == "auto":
-        small = embedding.num_rows < DENSE_ROWS and not embedding.shared
+        small = embedding.num_rows < DENSE_ROWS and not embedding.spread
         chosen = "adam" if small else "deferred_adam"
     rate = _table_rate(settings)
     match chosen:

@@ -8,7 +8,6 @@ Legend: N rows of a batch, n places that a batch reads in a table, E width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor, distributed
 
 __all__ = ["ALONE", "Ranks", "joined"]
 
-IN_TURN = 1 << 24  # bytes
+IN_TURN = 1 << 22  # bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,9 @@ class Ranks:
         """Return this process's share of a batch: neighbours, as many as any other's or one fewer."""
         return of_N.tensor_split(self.count)[self.index]
 
-    def turns(self, rows: int, size: int) -> int:
-        """Return how many batches of `size` the largest share of some rows makes, at least one."""
-        return max(1, math.ceil(math.ceil(rows / self.count) / size))
+    def largest(self, rows: int) -> int:
+        """Return how many of some rows the largest share has."""
+        return -(-rows // self.count)
 
     def same(self, of_first: Tensor) -> Tensor:
         """Return the first process's tensor; all give one of equal shape and type."""

@@ -19,7 +19,8 @@ from rankd_training.settings import TrainSettings
 __all__ = ["build_shared", "check_sharding", "num_parameters", "weights_of"]
 
 TABLE = "embedding.table.weight"
-INSTALL = "pip install --no-deps -r training/requirements-torchrec.txt"
+FILE = "training/requirements-torchrec.txt"
+INSTALL = f"pip install --no-deps -r {FILE}"
 
 
 def check_sharding(settings: TrainSettings, ranks: Ranks) -> None:
@@ -55,7 +56,7 @@ def build_shared(settings: TrainSettings, schema: FeatureSchema, ranks: Ranks) -
 
     with sharing(RowShare(ranks.index, ranks.count)):
         model = build(settings.model, schema, settings.model_config)
-    model.embedding.share_through(TorchRecExchange(model.embedding.num_rows))
+    model.embedding.read_through(TorchRecExchange(model.embedding.num_rows))
     return model
 
 
@@ -69,7 +70,7 @@ def num_parameters(model: RankingModel) -> int:
 def weights_of(model: RankingModel, ranks: Ranks) -> Mapping[str, Tensor | Spread]:
     """Return a model's weights by name, as checkpoints have them."""
     weights: dict[str, Any] = dict(model.state_dict())
-    if model.embedding.shared:
+    if model.embedding.spread:
         weights[TABLE] = Spread(
             weights[TABLE], model.embedding.held.start, model.embedding.num_rows, ranks.in_turn
         )

@@ -82,13 +82,9 @@ def resume(output: Path, *, progress: Progress = SILENT) -> RunResult:
     """
     with joined() as ranks:
         unfinished = Unfinished(output)
-        settings, state = unfinished.settings(), unfinished.load()
-        if state is not None and len(state.random) != ranks.count:
-            raise RunError(
-                unfinished.folder,
-                f"was begun with {len(state.random)} processes, this is {ranks.count}; use as many",
-            )
-        check_sharding(settings, ranks)  # a state that cannot be gone on with here is left alone
+        settings = unfinished.settings()
+        _check_processes(unfinished, ranks)
+        check_sharding(settings, ranks)  # what cannot be gone on with here is left as it is
         return _train(settings, unfinished, ranks, progress if ranks.first else SILENT)
 
 
@@ -176,7 +172,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
             schema_text=schema_text,
             examples=examples,
             calibrated=calibrated,
-            weights=unfinished.best() if model.embedding.shared else None,
+            weights=unfinished.best() if model.embedding.spread else None,
         )
     return RunResult(settings.output, record, metrics)
 
@@ -192,6 +188,15 @@ def _check(settings: TrainSettings) -> None:
     for name in ("embedding_decay", "weight_decay", "ranking_weight", "funnel_penalty", "checkpoint_steps"):
         if not getattr(settings, name) >= 0:
             raise SettingError(f"{name}: expected a number of at least 0, got {getattr(settings, name)}")
+
+
+def _check_processes(unfinished: Unfinished, ranks: Ranks) -> None:
+    state = unfinished.load()
+    if state is not None and len(state.random) != ranks.count:
+        raise RunError(
+            unfinished.folder,
+            f"was begun with {len(state.random)} processes, this is {ranks.count}; use as many",
+        )
 
 
 def _start(settings: TrainSettings, unfinished: Unfinished, learner: Learner) -> tuple[Course, Tensor]:
