@@ -61,6 +61,13 @@ def train(
         Path | None, typer.Option(help="Go on with a run that was killed: the folder it was to leave.")
     ] = None,
     ray: Annotated[int | None, typer.Option(help="Workers on an existing Ray cluster.", min=1)] = None,
+    shard_tables: Annotated[
+        bool,
+        typer.Option(
+            "--shard-tables",
+            help="Spread tables of ids over the processes of `torchrun` or --ray; needs TorchRec.",
+        ),
+    ] = False,
     settings: SettingsFile = None,
     set_: Annotated[
         list[str] | None,
@@ -79,7 +86,8 @@ def train(
     leaves the schema with these as crosses, for any model.
     """
     if resume is not None:
-        if any((data, examples, schema, output, epochs, seed, split, split_time, ray, settings, set_)):
+        told = (data, examples, schema, output, epochs, seed, split, split_time, ray, settings, set_)
+        if any(told) or shard_tables:
             fail("--resume goes on with what the run was told; give it alone", 2)
         _leave(go_on(resume), home, as_json)
         return
@@ -90,6 +98,7 @@ def train(
         hint = "`rankd schema infer FILE` proposes a schema"
         fail(f"give --data NAME, or --examples FILE together with --schema FILE; {hint}", 2)
     given = {"epochs": epochs, "seed": seed, "split": split, "split_time": split_time}
+    given |= {"embedding_sharding": "row_wise"} if shard_tables else {}
     chosen = _from_files(model, settings or [])
     chosen |= {key: value for key, value in given.items() if value is not None}
     chosen = merged(chosen, _settings(set_ or []))

@@ -34,6 +34,8 @@ class TrainSettings:
             row: other results, see `row_rules.py`. `auto` is `adam` below 200,000 rows, else
             `deferred_adam`.
         embedding_learning_rate: of embeddings; None is `learning_rate`. Adagrad wants a larger one, say 0.02.
+        embedding_sharding: `row_wise` spreads the tables of ids over the processes of a run, for tables that
+            no machine can hold together with their optimiser; needs training/requirements-torchrec.txt.
         unknown_rates: by field, the share of ids that is hidden in training, so that values which are new
             when the model is used read a learned row (`unknowns.py`).
         ranking_loss: added to the loss of every task: `pairwise` (a click above each non-click) or `listwise`
@@ -76,6 +78,7 @@ class TrainSettings:
     embedding_decay: float = 0.0
     embedding_optimiser: Literal["auto", "adam", "deferred_adam", "lazy_adam", "rowwise_adagrad"] = "auto"
     embedding_learning_rate: float | None = None
+    embedding_sharding: Literal["none", "row_wise"] = "none"
     unknown_rates: Mapping[str, float] = field(default_factory=dict)
     ranking_loss: Literal["none", "pairwise", "listwise"] = "none"
     ranking_weight: float = 0.1

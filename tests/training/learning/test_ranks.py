@@ -94,6 +94,7 @@ def test_shares_of_a_batch_are_all_of_it_and_differ_by_one_row_at_most() -> None
     shares = [Ranks(index, 4).share(batch) for index in range(4)]
     assert torch.equal(torch.cat(shares), batch)
     assert {len(share) for share in shares} == {2, 3}
+    assert Ranks(3, 4).largest(11) == 3
 
 
 def test_alone_nothing_is_sent() -> None:

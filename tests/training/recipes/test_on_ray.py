@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from rankd_training.errors import RunError
+from rankd_training.learning.sharding import INSTALL
 from rankd_training.recipes.ctr import train
 from rankd_training.settings import TrainSettings
 from tests.training.tables import write
@@ -58,3 +60,15 @@ def test_two_workers_end_where_one_process_does_and_failures_say_why(tmp_path: P
     with pytest.raises(RunError, match="head"):
         train_on_ray(settings(tmp_path, "wrong", model_config={"head": 3}), workers=1)
     assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.skipif(find_spec("torchrec") is None, reason=f"TorchRec is not installed: {INSTALL}")
+def test_two_workers_that_share_tables_end_there_too(tmp_path: Path, cluster: None) -> None:
+    from rankd_training.recipes.on_ray import train_on_ray
+
+    write(tmp_path)
+    train(settings(tmp_path, "alone", embedding_optimiser="deferred_adam"))
+    train_on_ray(settings(tmp_path, "together", embedding_sharding="row_wise"), workers=2)
+    alone, together = (load_file(tmp_path / o / "weights.safetensors") for o in ("alone", "together"))
+    for name, weight in alone.items():
+        torch.testing.assert_close(together[name], weight, rtol=0, atol=1e-5)

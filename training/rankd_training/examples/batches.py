@@ -48,7 +48,10 @@ class Batches:
         label_NT = torch.from_numpy(np.asarray(self.examples.label_nT.take(index_N, axis=0)))
         return Batch(features, label_NT, torch.from_numpy(np.asarray(self.examples.group_n.take(index_N))))
 
-    def in_turn(self, chosen_n: Tensor) -> Iterator[Batch]:
-        """Read rows in their order, some thousands at once."""
-        for chosen_N in torch.split(chosen_n, EVALUATION_ROWS):
+    def in_turn(self, chosen_n: Tensor, *, as_for: int = 0) -> Iterator[Batch]:
+        """Read rows in their order, some thousands at once, then none, as often as for `as_for` rows."""
+        pieces = torch.split(chosen_n, EVALUATION_ROWS)
+        for chosen_N in pieces:
             yield self.read(chosen_N)
+        for _ in range(len(pieces), -(-as_for // EVALUATION_ROWS)):
+            yield self.read(chosen_n[:0])

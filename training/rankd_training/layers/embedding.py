@@ -5,6 +5,8 @@ range read its unknown row. In list fields id 0 is padding and contributes nothi
 row 0 is learned like any other. A plain number is its own learned vector times the value, plus a bias vector.
 A cross of the schema is a slot like any field's, after its side's fields: its ids are made here, from theirs.
 
+Where processes share a table, each holds some of its rows (`row_share.py`) and reads all through an exchange.
+
 Legend: R user rows, N candidates, W id columns, those of crosses at the end, L length of a list or of all a
 side's sequences, V numbers, S slots, E width.
 """
@@ -15,6 +17,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +26,14 @@ from rankd_contract.schema import MISSING, UNKNOWN, Cross, Entity, FeatureSchema
 from rankd_contract.signature import input_name
 from rankd_training.errors import SettingError
 from rankd_training.layers.cross_ids import ITEM_SIDE, USER_SIDE, CrossIds
+from rankd_training.layers.row_share import current, drawn
 
-__all__ = ["ITEM_SIDE", "USER_SIDE", "FeatureEmbedding", "RowReader", "SideTokens"]
+__all__ = ["ITEM_SIDE", "USER_SIDE", "FeatureEmbedding", "RowExchange", "RowReader", "SideTokens"]
 
 # Rows of the table, any shape -> their vectors, one more dimension at the end.
 RowReader = Callable[[Tensor], Tensor]
+# The same for rows that others hold; each process answers by its reader, for rows counted from its first one.
+RowExchange = Callable[[Tensor, RowReader], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,12 @@ class FeatureEmbedding(nn.Module):
         width: numbers a slot.
         std: standard deviation of the initial values; None is Xavier-uniform, one table a field.
         share: False gives a field that `shares` another's table rows of its own.
+
+    Attributes:
+        table: the rows held here: all of them, unless it was made within `row_share.sharing`.
+        num_rows: of the whole table.
+        held: which of them are here.
+        spread: whether other processes hold others.
     """
 
     def __init__(
@@ -61,12 +73,16 @@ class FeatureEmbedding(nn.Module):
         super().__init__()
         self.width = width
         self._rows = _tables(schema, share=share)
-        self.table = nn.Embedding(max((rows.stop for rows in self._rows.values()), default=0), width)
+        num_rows, part = max((rows.stop for rows in self._rows.values()), default=0), current()
+        self.num_rows, self.held, self.spread = num_rows, part.of(num_rows), part.count > 1
+        here = self.held.stop - self.held.start
+        self.table = nn.Embedding(here, width, _weight=torch.empty(here, width))
         self.user_side = _Side(schema, USER_SIDE, self._rows, width)
         self.item_side = _Side(schema, ITEM_SIDE, self._rows, width)
         self.num_user_slots = self.user_side.num_slots
         self.num_item_slots = self.item_side.num_slots
         self._train_reader: RowReader | None = None
+        self._exchange: RowExchange | None = None
         self._initialise(std)
 
     def forward(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -80,6 +96,22 @@ class FeatureEmbedding(nn.Module):
     def train_through(self, reader: RowReader | None) -> None:
         """Let training read the table through an optimiser, which brings rows up to date; None ends that."""
         self._train_reader = reader
+
+    def read_through(self, exchange: RowExchange) -> None:
+        """Read the rows that other processes hold through `exchange`."""
+        self._exchange = exchange
+
+    def held_of(self, rows: slice) -> tuple[slice, Tensor]:
+        """Return which of some rows are held here, and their vectors, to read or to change."""
+        start = min(max(rows.start, self.held.start), self.held.stop)
+        stop = max(min(rows.stop, self.held.stop), start)
+        first = self.held.start
+        return slice(start, stop), self.table.weight[start - first : stop - first]
+
+    @torch.no_grad()
+    def now(self, rows: Tensor) -> Tensor:
+        """Return the vectors of some rows as they stand; of a shared table all processes ask at once."""
+        return self._through(self.table)(rows)
 
     def tokens(self, features: Mapping[str, Tensor]) -> tuple[SideTokens, SideTokens]:
         """Inputs by signature name -> the user's side and the items' side, sequences not pooled."""
@@ -97,23 +129,39 @@ class FeatureEmbedding(nn.Module):
 
     def _reader(self) -> RowReader:
         if not self.training:
-            return self.table
-        return self._train_reader or self._gather
+            return self._through(self.table)
+        return self._through(self._train_reader or self._gather)
+
+    def _through(self, here: RowReader) -> RowReader:
+        exchange = self._exchange
+        if exchange is None:
+            assert not self.spread, "rows are held elsewhere, and nothing was said of how to read them"
+            return here
+        return lambda rows: exchange(rows, here)
 
     def _gather(self, rows: Tensor) -> Tensor:
         """Read the table as `table` does; the backward pass is faster and adds up in the same order."""
-        return self.table.weight.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+        return self.table.weight.index_select(0, rows.reshape(-1)).view(*rows.shape, self.width)
 
     @torch.no_grad()
     def _initialise(self, std: float | None) -> None:
+        # As `nn.Embedding` does, so that a seed goes on to mean what it always meant.
+        self._draw(slice(0, self.num_rows), nn.init.normal_)
         if std is not None:
-            self.table.weight.normal_(0.0, std)
+            self._draw(slice(0, self.num_rows), partial(nn.init.normal_, std=std))
         else:
             for rows in self._rows.values():
                 bound = math.sqrt(6 / (rows.stop - rows.start + self.width))
-                self.table.weight[rows].uniform_(-bound, bound)
+                self._draw(rows, partial(nn.init.uniform_, a=-bound, b=bound))
         for side in (self.user_side, self.item_side):
             side.initialise(std)
+
+    def _draw(self, rows: slice, fill: Callable[[Tensor], Tensor]) -> None:
+        """Draw some rows; every process draws all of them and keeps its own."""
+        for first, piece_PE in drawn(rows.stop - rows.start, self.width, fill):
+            at = rows.start + first
+            kept, here = self.held_of(slice(at, at + len(piece_PE)))
+            here.copy_(piece_PE[kept.start - at : kept.stop - at])
 
     @torch.no_grad()
     def zero_columns(self, columns: slice) -> None:

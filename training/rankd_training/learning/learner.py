@@ -18,7 +18,7 @@ from torch import Tensor
 from rankd_training.examples.batches import Batches
 from rankd_training.learning.losses import Loss
 from rankd_training.learning.optimisers import Optimisers
-from rankd_training.learning.ranks import Ranks
+from rankd_training.learning.ranks import ALONE, Ranks
 from rankd_training.learning.unknowns import UnknownValues
 from rankd_training.measures.metrics import TaskMetrics, evaluate
 from rankd_training.models.registry import RankingModel
@@ -70,7 +70,9 @@ class Learner:
         self.optimisers.zero_grad()
         with _arithmetic(self.settings.precision):
             logit_NT = forward(self.unknowns.hide(batch.features)).float()
-        loss = self.loss_of(logit_NT, batch.label_NT, batch.group_N, epoch)
+        # A last batch may have fewer rows than there are processes, and a mean of none is no number.
+        told = (logit_NT, batch.label_NT, batch.group_N, epoch)
+        loss = self.loss_of(*told) if len(share_N) else logit_NT.sum()
         if self.ranks.many:  # gradients summed over processes are then those of the whole batch's mean
             loss = loss * (len(share_N) / len(chosen_N))
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -83,7 +85,14 @@ class Learner:
         self.model.eval()
         mine_n = self.ranks.share(torch.from_numpy(rows_n))
         none_NT = torch.empty(0, len(self.batches.examples.schema.tasks))
-        logits = [self.model(batch.features) for batch in self.batches.in_turn(mine_n) if len(batch.label_NT)]
+        # A model that reads other processes' rows has to read as often as they do, if only nothing.
+        together = self.model.embedding.spread
+        largest = self.ranks.largest(len(rows_n)) if together else 0
+        logits = [
+            self.model(batch.features)
+            for batch in self.batches.in_turn(mine_n, as_for=largest)
+            if together or len(batch.label_NT)
+        ]
         return self.ranks.join(torch.cat([none_NT, *logits]))
 
     def scores(self, split: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -103,10 +112,11 @@ class Learner:
 
 
 @torch.no_grad()
-def all_finite(model: RankingModel) -> bool:
-    """Say whether every weight is a finite number; a table is looked at piece by piece."""
+def all_finite(model: RankingModel, ranks: Ranks = ALONE) -> bool:
+    """Say whether every weight of every process is a finite number; a table is looked at piece by piece."""
     pieces = (piece for p in model.parameters() for piece in torch.split(p.reshape(-1), CHECKED_AT_ONCE))
-    return all(bool(piece.isfinite().all()) for piece in pieces)
+    finite = all(bool(piece.isfinite().all()) for piece in pieces)
+    return not ranks.summed(torch.tensor(0.0 if finite else 1.0)).item()
 
 
 def _arithmetic(precision: str) -> AbstractContextManager[object]:

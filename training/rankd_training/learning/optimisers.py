@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from rankd_training.layers.embedding import FeatureEmbedding
-from rankd_training.learning.ranks import Ranks
+from rankd_training.learning.ranks import ALONE, Ranks
 from rankd_training.learning.row_rules import DeferredAdam, LazyAdam, RowRule, RowwiseAdagrad
 from rankd_training.learning.table_rows import TableRows
+from rankd_training.runs.spread import Spread
 from rankd_training.settings import TrainSettings
 
 __all__ = ["DENSE_ROWS", "Optimisers"]
@@ -32,10 +33,12 @@ class Optimisers:
         self._embeddings: list[FeatureEmbedding] = []
         for module in model.modules():
             if isinstance(module, FeatureEmbedding):
-                rule = _rule(module.table, settings)
+                rule = _rule(module, settings)
                 if rule is not None:
                     keep = 1 - _table_rate(settings) * settings.embedding_decay
-                    self.tables.append(TableRows(module.table, rule, keep=keep, ranks=ranks))
+                    # The gradients of rows that lie here alone come from all processes as they are.
+                    others = ALONE if module.spread else ranks
+                    self.tables.append(TableRows(module.table, rule, keep=keep, ranks=others))
                     module.train_through(self.tables[-1])
                     self._embeddings.append(module)
         self._dense = _adamw(model, settings)
@@ -67,13 +70,14 @@ class Optimisers:
         self.tables.clear()
         self._dense.state.clear()
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor | Spread]:
         """Return what `load` needs, by name; large tensors are the optimisers' own and not copied."""
-        named: dict[str, Tensor] = {}
+        named: dict[str, Tensor | Spread] = {}
         for at, entry in self._dense.state_dict()["state"].items():
             named |= {f"dense.{at}.{key}": value for key, value in entry.items()}
         for number, table in enumerate(self.tables):
-            named |= {f"table.{number}.{key}": value for key, value in table.state().items()}
+            for key, value in table.state().items():
+                named[f"table.{number}.{key}"] = self._spread(number, key, value)
         return named
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -85,19 +89,29 @@ class Optimisers:
             (entries if kind == "dense" else tables).setdefault(int(owner), {})[key] = value
         self._dense.load_state_dict({**self._dense.state_dict(), "state": entries})
         for number, table in enumerate(self.tables):
+            held = self._embeddings[number].held
+            for key in table.by_row:
+                tables[number][key] = tables[number][key][held]
             table.load(tables[number])
 
+    def _spread(self, number: int, key: str, value: Tensor) -> Tensor | Spread:
+        embedding = self._embeddings[number]
+        if not embedding.spread or key not in self.tables[number].by_row:
+            return value
+        return Spread(value, embedding.held.start, embedding.num_rows, self._ranks.in_turn)
 
-def _rule(table: nn.Embedding, settings: TrainSettings) -> RowRule | None:
+
+def _rule(embedding: FeatureEmbedding, settings: TrainSettings) -> RowRule | None:
     chosen = settings.embedding_optimiser
     if chosen == "auto":
-        chosen = "adam" if table.num_embeddings < DENSE_ROWS else "deferred_adam"
+        small = embedding.num_rows < DENSE_ROWS and not embedding.spread
+        chosen = "adam" if small else "deferred_adam"
     rate = _table_rate(settings)
     match chosen:
         case "deferred_adam":
-            return DeferredAdam(table.embedding_dim, rate=rate, keep=1 - rate * settings.embedding_decay)
+            return DeferredAdam(embedding.width, rate=rate, keep=1 - rate * settings.embedding_decay)
         case "lazy_adam":
-            return LazyAdam(table.embedding_dim, rate=rate)
+            return LazyAdam(embedding.width, rate=rate)
         case "rowwise_adagrad":
             return RowwiseAdagrad(rate=rate)
     return None

@@ -17,6 +17,8 @@ from torch import Tensor, distributed
 
 __all__ = ["ALONE", "Ranks", "joined"]
 
+IN_TURN = 1 << 22  # bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -43,6 +45,10 @@ class Ranks:
     def share(self, of_N: Tensor) -> Tensor:
         """Return this process's share of a batch: neighbours, as many as any other's or one fewer."""
         return of_N.tensor_split(self.count)[self.index]
+
+    def largest(self, rows: int) -> int:
+        """Return how many of some rows the largest share has."""
+        return -(-rows // self.count)
 
     def same(self, of_first: Tensor) -> Tensor:
         """Return the first process's tensor; all give one of equal shape and type."""
@@ -79,6 +85,25 @@ class Ranks:
         gathered = [torch.empty_like(padded) for _ in range(self.count)]
         distributed.all_gather(gathered, padded)
         return torch.cat([part[: int(size)] for part, size in zip(gathered, sizes, strict=True)])
+
+    def in_turn(self, held_H: Tensor) -> Iterator[Tensor]:
+        """Give the first process the rows of all, piece by piece, in the processes' order; the others send.
+
+        All walk through it at once. Rows are equal in shape and type, their numbers may differ.
+        """
+        held_H = held_H.detach()
+        counts = self.join(torch.tensor([len(held_H)]))
+        size = max(1, IN_TURN // max(1, held_H[:1].nbytes))
+        if not self.first:
+            for piece in torch.split(held_H, size) if len(held_H) else ():
+                distributed.send(piece.contiguous(), 0)
+            return
+        yield from torch.split(held_H, size)
+        for sender, count in enumerate(counts.tolist()[1:], start=1):
+            for at in range(0, count, size):
+                piece = held_H.new_empty(min(size, count - at), *held_H.shape[1:])
+                distributed.recv(piece, sender)
+                yield piece
 
     def join_rows(self, row_n: Tensor, grad_nE: Tensor) -> tuple[Tensor, Tensor]:
         """Return all processes' rows of a table and their gradients."""

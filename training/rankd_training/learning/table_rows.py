@@ -49,6 +49,9 @@ class TableRows:
         SettingError: `keep` is too small.
     """
 
+    # What `state` has a row of for each of the table's.
+    by_row = ("state", "last")
+
     def __init__(self, table: nn.Embedding, rule: RowRule, *, keep: float, ranks: Ranks) -> None:
         if not WEAKEST_KEEP <= keep <= 1:
             raise SettingError(
@@ -71,7 +74,7 @@ class TableRows:
         lent.weight_UE.requires_grad_()
         self._lent.append(lent)
         # Its backward pass adds rows up three times as fast as that of `functional.embedding`.
-        return lent.weight_UE.index_select(0, place_n).view(*rows.shape, -1)
+        return lent.weight_UE.index_select(0, place_n).view(*rows.shape, lent.weight_UE.shape[1])
 
     def forget(self) -> None:
         """Drop what was read since the last step."""

@@ -63,7 +63,7 @@ class UnknownValues:
 
     def seen(self, embedding: FeatureEmbedding, batches: Iterable[Mapping[str, Tensor]]) -> Tensor:
         """Say which rows of the table some inputs read, for `settle` -> bool [rows of the table]."""
-        seen = torch.zeros(embedding.table.num_embeddings, dtype=torch.bool)
+        seen = torch.zeros(embedding.num_rows, dtype=torch.bool)
         for features in batches if self._settled else ():
             embedding.mark_read(features, seen)
         return seen
@@ -78,11 +78,11 @@ class UnknownValues:
             embedding: its table is changed in place.
             seen: a flag a row of the table, from `seen`.
         """
-        table = embedding.table.weight
         for name in self._settled:
             rows = embedding.rows_of(name)
-            unknown_E = table[rows][UNKNOWN].clone()
+            unknown_E = embedding.now(torch.tensor([rows.start + UNKNOWN]))[0]
+            kept, here = embedding.held_of(rows)
             for mine, seen_here in zip(
-                torch.split(table[rows], AT_ONCE), torch.split(seen[rows], AT_ONCE), strict=True
+                torch.split(here, AT_ONCE), torch.split(seen[kept], AT_ONCE), strict=True
             ):
                 mine.copy_(torch.where(seen_here[:, None], mine, unknown_E))

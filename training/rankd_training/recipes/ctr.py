@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -29,13 +30,14 @@ from rankd_training.learning.learner import Learner, all_finite
 from rankd_training.learning.losses import Loss
 from rankd_training.learning.optimisers import Optimisers
 from rankd_training.learning.ranks import Ranks, joined
+from rankd_training.learning.sharding import build_shared, check_sharding, num_parameters, weights_of
 from rankd_training.learning.unknowns import UnknownValues
 from rankd_training.measures.calibration import Calibrated, fit
 from rankd_training.measures.metrics import TaskMetrics, overall
-from rankd_training.models.registry import build
 from rankd_training.progress import SILENT, Progress
 from rankd_training.runs import checkpoint
 from rankd_training.runs.run_folder import RunRecord, check_free, epoch_record, publish, record_of
+from rankd_training.runs.spread import hand_over
 from rankd_training.runs.unfinished import Course, Unfinished
 from rankd_training.settings import TrainSettings
 
@@ -64,6 +66,7 @@ def train(settings: TrainSettings, *, progress: Progress = SILENT) -> RunResult:
     _check(settings)
     check_free(settings.output)
     with joined() as ranks:
+        check_sharding(settings, ranks)
         unfinished = Unfinished(settings.output)
         if ranks.first:
             unfinished.begin(settings)
@@ -79,7 +82,10 @@ def resume(output: Path, *, progress: Progress = SILENT) -> RunResult:
     """
     with joined() as ranks:
         unfinished = Unfinished(output)
-        return _train(unfinished.settings(), unfinished, ranks, progress if ranks.first else SILENT)
+        settings = unfinished.settings()
+        _check_processes(unfinished, ranks)
+        check_sharding(settings, ranks)  # what cannot be gone on with here is left as it is
+        return _train(settings, unfinished, ranks, progress if ranks.first else SILENT)
 
 
 def _train(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress: Progress) -> RunResult:
@@ -103,22 +109,15 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
     examples = examples_of(settings, schema, progress.rows_read)
     batches, train_n = Batches(examples), torch.from_numpy(examples.rows["train"])
 
-    model = build(settings.model, schema, settings.model_config)
+    model = build_shared(settings, schema, ranks)
     optimisers, loss_of = Optimisers(model, settings, ranks), Loss(settings, examples, model)
     learner = Learner(model, optimisers, loss_of, unknowns, batches, settings, ranks)
     seen = unknowns.seen(model.embedding, (batch.features for batch in batches.in_turn(train_n)))
-    parameters = sum(p.numel() for p in model.parameters())
+    parameters = num_parameters(model)
     if not ranks.first:  # what each process draws for its own share; the order is the first one's
         torch.manual_seed(settings.seed + ranks.index * 1_000_003)
 
     course, order_n = _start(settings, unfinished, learner)
-
-    def save(*, best: bool = False) -> None:
-        random = ranks.join(torch.get_rng_state().unsqueeze(0))
-        if ranks.first:
-            order = order_n if course.step else order_n[:0]
-            unfinished.save(course, model.state_dict(), optimisers.state(), random, order, best=best)
-        ranks.meet()
 
     progress.run_started(
         model=settings.model,
@@ -131,11 +130,12 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
         began = perf_counter()
         if course.step == 0:
             order_n = ranks.same(train_n[torch.randperm(len(train_n))])
+        save = partial(_save, learner, unfinished, course, order_n)
         loss = learner.learn(order_n, course, progress, save)
         optimisers.settle()
         for buffer in model.buffers():  # running statistics are of each process's own share
             ranks.same(buffer)
-        if not all_finite(model):
+        if not all_finite(model, ranks):
             raise Diverged(course.epoch, settings.learning_rate)
         unknowns.settle(model.embedding, seen)
 
@@ -151,7 +151,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
 
     optimisers.release()
     if course.best_epoch != len(course.epochs):
-        checkpoint.read_into(unfinished.best(), model.state_dict())
+        checkpoint.read_into(unfinished.best(), weights_of(model, ranks))
     metrics = {split: learner.judge(split) for split in examples.rows}
     record = record_of(
         settings,
@@ -172,6 +172,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
             schema_text=schema_text,
             examples=examples,
             calibrated=calibrated,
+            weights=unfinished.best() if model.embedding.spread else None,
         )
     return RunResult(settings.output, record, metrics)
 
@@ -189,6 +190,15 @@ def _check(settings: TrainSettings) -> None:
             raise SettingError(f"{name}: expected a number of at least 0, got {getattr(settings, name)}")
 
 
+def _check_processes(unfinished: Unfinished, ranks: Ranks) -> None:
+    state = unfinished.load()
+    if state is not None and len(state.random) != ranks.count:
+        raise RunError(
+            unfinished.folder,
+            f"was begun with {len(state.random)} processes, this is {ranks.count}; use as many",
+        )
+
+
 def _start(settings: TrainSettings, unfinished: Unfinished, learner: Learner) -> tuple[Course, Tensor]:
     """Begin, or go on from the last state -> how far the run is, and the order of an epoch under way."""
     digest = learner.batches.examples.sha256
@@ -199,15 +209,25 @@ def _start(settings: TrainSettings, unfinished: Unfinished, learner: Learner) ->
         raise RunError(
             settings.examples, "has changed since the run was begun; remove the run and train again"
         )
-    if len(state.random) != learner.ranks.count:
-        raise RunError(
-            unfinished.folder,
-            f"was begun with {len(state.random)} processes, this is {learner.ranks.count}; use as many",
-        )
-    checkpoint.read_into(state.weights, learner.model.state_dict())
+    checkpoint.read_into(state.weights, weights_of(learner.model, learner.ranks))
     learner.optimisers.load(state.optimiser)
     torch.set_rng_state(state.random[learner.ranks.index].clone())  # torch wants it aligned
     return state.course, state.order_n
+
+
+def _save(
+    learner: Learner, unfinished: Unfinished, course: Course, order_n: Tensor, *, best: bool = False
+) -> None:
+    """Keep how far a run is; the first process writes what all hold."""
+    ranks = learner.ranks
+    random = ranks.join(torch.get_rng_state().unsqueeze(0))
+    weights, moments = weights_of(learner.model, ranks), learner.optimisers.state()
+    if ranks.first:
+        order = order_n if course.step else order_n[:0]
+        unfinished.save(course, weights, moments, random, order, best=best)
+    else:
+        hand_over(weights, moments)
+    ranks.meet()
 
 
 def _calibrated(learner: Learner) -> Calibrated:

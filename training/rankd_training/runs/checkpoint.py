@@ -7,19 +7,22 @@ text, byte for byte); a run's folder holds these beside its records.
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rankd_contract.errors import SchemaError
 from rankd_contract.schema_file import parse_schema
 from rankd_training.errors import RunError, SettingError
 from rankd_training.models.registry import RankingModel, build, name_of
+from rankd_training.runs.spread import Spread, write
 
 __all__ = ["FORMAT", "MODEL", "SCHEMA", "WEIGHTS", "load", "read_into", "save"]
 
@@ -29,17 +32,24 @@ WEIGHTS, MODEL, SCHEMA = "weights.safetensors", "model.json", "schema.yaml"
 PIECE_BYTES = 1 << 24
 
 
-def save(folder: Path, model: RankingModel, schema_text: bytes) -> None:
-    """Write a checkpoint into an existing folder; `schema_text` is the schema file's own bytes."""
+def save(folder: Path, model: RankingModel, schema_text: bytes, *, weights: Path | None = None) -> None:
+    """Write a checkpoint into an existing folder; `schema_text` is the schema file's own bytes.
+
+    `weights` is a file of the model's weights, on the same file system, where the model has not all of them.
+    """
     tree = {"format": FORMAT, "architecture": name_of(model), "config": asdict(model.config)}
-    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    if weights is None:
+        write(folder / WEIGHTS, model.state_dict())
+    else:
+        os.link(weights, folder / WEIGHTS)
     (folder / MODEL).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     (folder / SCHEMA).write_bytes(schema_text)
 
 
-def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def read_into(path: Path, tensors: Mapping[str, Tensor | Spread]) -> None:
     """Read a file of tensors into those given: memory for a second copy is never needed.
+
+    Of one that is spread over processes, each reads the rows it holds.
 
     The library maps the file, and mapped pages count as this process's memory, or reads whole tensors; so
     this reads the format itself: 8 bytes of length, a JSON header, then the tensors' bytes.
@@ -55,12 +65,16 @@ def read_into(path: Path, tensors: Mapping[str, Tensor]) -> None:
             if header.keys() != tensors.keys():
                 raise RunError(path, "does not hold this model's weights")
             for name, tensor in tensors.items():
+                held, skipped = (tensor.held_H, tensor.offset) if isinstance(tensor, Spread) else (tensor, 0)
                 begin, end = header[name]["data_offsets"]
-                if header[name]["shape"] != list(tensor.shape) or end - begin != tensor.nbytes:
+                nbytes = math.prod(tensor.shape) * held.element_size()
+                if header[name]["shape"] != list(tensor.shape) or end - begin != nbytes:
                     raise RunError(path, f"{name} is {header[name]['shape']}, expected {list(tensor.shape)}")
-                assert tensor.is_contiguous()
-                file.seek(start + begin)
-                array: Any = tensor.detach().numpy().reshape(-1)
+                assert held.is_contiguous()
+                if not held.numel():
+                    continue
+                file.seek(start + begin + skipped)
+                array: Any = held.detach().numpy().reshape(-1)
                 whole = memoryview(array).cast("B")
                 for at in range(0, len(whole), PIECE_BYTES):
                     piece = whole[at : at + PIECE_BYTES]

@@ -137,12 +137,16 @@ def publish(
     schema_text: bytes,
     examples: Examples,
     calibrated: Calibrated | None = None,
+    weights: Path | None = None,
 ) -> None:
-    """Write everything beside `folder`, then rename it into place."""
+    """Write everything beside `folder`, then rename it into place.
+
+    `weights` is a file of the model's, beside `folder` too, where the model has not all of them.
+    """
     staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     staging.mkdir(parents=True)
     try:
-        checkpoint.save(staging, model, schema_text)
+        checkpoint.save(staging, model, schema_text, weights=weights)
         save_sample(staging, examples)
         tree = {split: {task: asdict(found) for task, found in by.items()} for split, by in metrics.items()}
         _write_json(staging / METRICS, tree)

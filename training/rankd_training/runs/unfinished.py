@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rankd_training.config import read_config
 from rankd_training.errors import RunError
 from rankd_training.runs.run_folder import EpochRecord
+from rankd_training.runs.spread import Spread, write
 from rankd_training.settings import TrainSettings
 
 __all__ = ["Course", "State", "Unfinished"]
@@ -119,20 +120,28 @@ class Unfinished:
     def save(
         self,
         course: Course,
-        weights: Mapping[str, Tensor],
-        optimiser: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor | Spread],
+        optimiser: Mapping[str, Tensor | Spread],
         random: Tensor,
         order_n: Tensor,
         *,
         best: bool,
     ) -> None:
-        """Write a state. `best`: these weights are the best so far; else the best of before stay."""
+        """Write a state, as the first process; meanwhile others hand over weights, then optimiser.
+
+        `best`: these weights are the best so far; else the best of before stay.
+        """
         new, before = self.folder / "new", self._latest()
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         drawn = {"random": random, "order": order_n}
-        for name, tensors in ((WEIGHTS, weights), (OPTIMISER, optimiser), (DRAWN, drawn)):
-            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, new / name)
+        files: tuple[tuple[str, Mapping[str, Tensor | Spread]], ...] = (
+            (WEIGHTS, weights),
+            (OPTIMISER, optimiser),
+            (DRAWN, drawn),
+        )
+        for name, tensors in files:
+            write(new / name, tensors)
         kept = new / WEIGHTS if best else before / BEST if before else None
         if kept is not None and kept.exists():
             os.link(kept, new / BEST)  # a table is written once, not twice
