@@ -198,7 +198,8 @@ def _store(url: str | None) -> Iterator[Finding]:
         return
     from rankd_service.errors import ServiceError
     from rankd_service.features.embedded import server_binary
-    from rankd_service.features.redis_connection import BlockingConnection, pack, shown_url
+    from rankd_service.features.redis_connection import BlockingConnection, pack
+    from rankd_service.features.store_address import shown_url
 
     try:
         if not url:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
-from rankd_service.features.redis_connection import BlockingConnection, pack, shown_url
+from rankd_service.features.redis_client import RedisClient
+from rankd_service.features.redis_connection import BlockingConnection, pack
 from rankd_service.features.redis_store import RedisStore
 from rankd_service.features.store import FeatureStore
+from rankd_service.features.store_address import shown_url
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey, free_port
 
@@ -36,7 +38,7 @@ def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def a_store(url: str, on_error: Callable[[StoreErrorKind], None] | None = None) -> RedisStore:
-    return RedisStore(
+    client = RedisClient(
         url if "?" in url else url + suffix,
         connections=2,
         connect_timeout_s=1.0,
@@ -44,6 +46,7 @@ def a_store(url: str, on_error: Callable[[StoreErrorKind], None] | None = None) 
         max_outstanding=8,
         on_error=on_error,
     )
+    return RedisStore(client)
 
 
 def using(url: str, scenario: Callable[[RedisStore], Awaitable[None]]) -> None:
@@ -172,7 +175,7 @@ def test_closing_ends_waiting_reads_and_every_connection(server: Valkey) -> None
             with pytest.raises(StoreUnavailable, match="closed"):
                 await store.read(["a"], 1.0)
             await store.close()
-            assert not [task for task in asyncio.all_tasks() if "RedisStore" in repr(task.get_coro())]
+            assert not [task for task in asyncio.all_tasks() if "RedisClient" in repr(task.get_coro())]
 
     asyncio.run(main())
 
@@ -273,7 +276,7 @@ def test_an_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
 
 def test_neither_a_store_nor_its_errors_show_a_secret() -> None:
     async def scenario(store: RedisStore) -> None:
-        assert repr(store).startswith("RedisStore(redis://***@127.0.0.1:")
+        assert repr(store).startswith("RedisStore(RedisClient(redis://***@127.0.0.1:")
         with pytest.raises(StoreUnavailable) as failure:
             await store.read(["a"], 1.0)
         assert "secret" not in str(failure.value) + repr(store)
