@@ -76,7 +76,7 @@ def exact(item: dict[str, Any]) -> bool:
 def test_a_dead_primary_degrades_the_candidates_whose_rows_it_held(
     cluster: ValkeyCluster, tmp_path: Path, near_mb: int
 ) -> None:
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "models": {"repository": str(tmp_path / "models")},
         "features": {"near_cache_mb": near_mb, "fetch_cap_ms": 1000},
     }
@@ -111,7 +111,7 @@ def test_a_dead_primary_degrades_the_candidates_whose_rows_it_held(
 def test_rows_near_at_hand_follow_every_primary_also_a_new_one(
     cluster: ValkeyCluster, tmp_path: Path
 ) -> None:
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "models": {"repository": str(tmp_path / "models")},
         "features": {"fetch_cap_ms": 1000, "near_cache_ttl_s": 3600},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -67,6 +67,19 @@ class ValkeyCluster:
         """Return those keys whose slots were dealt to a primary at first."""
         first, last = _range(primary)
         return [key for key in keys if first <= redis.crc.key_slot(key.encode()) <= last]
+
+    def move_slots(self, slots: Iterable[int], source: int, target: int) -> None:
+        """Move slots with their keys from one primary to another, as `redis-cli --cluster reshard` does."""
+        there = ("127.0.0.1", self.nodes[target].port, "", 0, 5000, "KEYS")
+        with self.nodes[source].client() as old, self.nodes[target].client() as new:
+            ids = [client.execute_command("CLUSTER", "MYID").decode() for client in (old, new)]
+            for slot in slots:
+                new.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
+                old.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
+                while keys := old.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 100):
+                    old.execute_command("MIGRATE", *there, *keys)
+                for client in (new, old):
+                    client.execute_command("CLUSTER", "SETSLOT", slot, "NODE", ids[1])
 
     def until_synchronised(self) -> None:
         """Wait until each replica holds what its primary does: only then can it take its place."""
