@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from rankd_service.deadline import Clock
@@ -33,8 +33,8 @@ class Told(Protocol):
     def prefixes(self) -> list[str]:
         """What keys of interest begin with; none where nothing is kept."""
 
-    def trust(self) -> None:
-        """Hear that every change is told from now on."""
+    def trust(self, prefixes: Collection[str]) -> None:
+        """Hear that every change under these prefixes is told from now on."""
 
     def confirm(self, when_s: float) -> None:
         """Hear that every change up to then has been told."""

@@ -8,7 +8,7 @@ they are forgotten before they are trusted again; the other primaries are asked 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from rankd_service.deadline import Clock
 from rankd_service.features.change_feed import ChangeFeed
@@ -88,9 +88,10 @@ class ClusterFeed:
         task.add_done_callback(self._ending.discard)
 
     def _changed_its_mind(self) -> None:
-        """Trust where all tell of their changes, from now on; else nobody."""
-        if self._feeds and all(voice.trusted for _, voice in self._feeds.values()):
-            self._caches.trust()
+        """Trust what all tell of changes of, from now on; where one tells of none, nothing."""
+        told = [voice.told for _, voice in self._feeds.values() if voice.told is not None]
+        if told and len(told) == len(self._feeds):
+            self._caches.trust(frozenset.intersection(*told))
             self._confirmed()
         else:
             self._caches.distrust()
@@ -106,18 +107,19 @@ class _Voice:
         self, caches: NearCaches, on_trust: Callable[[], None], on_word: Callable[[], None], clock: Clock
     ) -> None:
         self._caches, self._on_trust, self._on_word, self._clock = caches, on_trust, on_word, clock
-        self._silent, self.trusted, self.confirmed_s = False, False, float("-inf")
+        self._silent, self.confirmed_s = False, float("-inf")
+        self.told: frozenset[str] | None = None
 
     @property
     def prefixes(self) -> list[str]:
         return self._caches.prefixes
 
-    def trust(self) -> None:
+    def trust(self, prefixes: Collection[str]) -> None:
         self.confirmed_s = self._clock.monotonic_s()
-        self._set(True)
+        self._set(frozenset(prefixes))
 
     def distrust(self) -> None:
-        self._set(False)
+        self._set(None)
 
     def confirm(self, when_s: float) -> None:
         self.confirmed_s = when_s
@@ -131,7 +133,7 @@ class _Voice:
         """Be listened to no more: the feed is ending."""
         self._silent = True
 
-    def _set(self, trusted: bool) -> None:
-        self.trusted = trusted
+    def _set(self, told: frozenset[str] | None) -> None:
+        self.told = told
         if not self._silent:
             self._on_trust()

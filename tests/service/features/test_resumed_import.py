@@ -70,8 +70,8 @@ def killed_after(rows: int, items: Path, url: str) -> None:
     assert done.returncode == -9, done.stderr
 
 
-def go_on(items: Path, url: str, **options: bool) -> ImportReport:
-    return import_rows(items, EXAMPLE, ITEMS, url, batch_rows=BATCH, **options)
+def go_on(items: Path, url: str, resume: bool = True) -> ImportReport:
+    return import_rows(items, EXAMPLE, ITEMS, url, batch_rows=BATCH, resume=resume)
 
 
 def num_rows(server: Valkey) -> int:
