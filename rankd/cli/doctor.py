@@ -208,7 +208,7 @@ def _store(url: str | None) -> Iterator[Finding]:
             return
         with closing(open_bulk(url, _STORE_S)) as store:
             clocks, now_s = store.clocks(), datetime.now(UTC).timestamp()
-            without = store.without_a_server
+            without, is_part = store.without_a_server, store.is_part_of_a_cluster()
     except ServiceError as error:
         todo = "start the server, or mend REDIS_URL; without it answers come from defaults" if url else ""
         yield Finding("store", State.BROKEN, str(error), todo)
@@ -217,6 +217,9 @@ def _store(url: str | None) -> Iterator[Finding]:
         words = f"{shown_url(url)}: {without:.0%} of the keys have no primary"
         todo = "see CLUSTER NODES for the one that is gone; its rows are defaults until it is back"
         yield Finding("store", State.BROKEN, words, todo)
+    elif is_part:
+        words = f"{shown_url(url)} is one node of a cluster and refuses reads of the others' keys"
+        yield Finding("store", State.BROKEN, words, "write its address as redis+cluster://...")
     else:
         of = f", {len(clocks)} primaries" if len(clocks) > 1 else ""
         yield Finding("store", State.OK, f"{shown_url(url)} answers{of}")

@@ -119,6 +119,8 @@ def test_a_row_is_shown_and_the_doctor_looks_at_every_primary(cluster: ValkeyClu
     code, found = doctor("--redis-url", cluster.url)
     assert (code, found["store"]["state"]) == (0, "ok")
     assert found["store"]["words"].endswith("answers, 3 primaries")
+    code, found = doctor("--redis-url", cluster.nodes[0].url)
+    assert (code, found["store"]["todo"]) == (1, "write its address as redis+cluster://...")
     with cluster.nodes[2].client() as client:
         client.execute_command("CLUSTER", "DELSLOTSRANGE", 16000, 16383)
     code, found = doctor("--redis-url", f"redis+cluster://127.0.0.1:{cluster.nodes[2].port}")

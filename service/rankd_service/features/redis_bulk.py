@@ -75,6 +75,9 @@ class BulkStore(Protocol):
     def without_a_server(self) -> float:
         """The share of keys that no server has, from 0 to 1."""
 
+    def is_part_of_a_cluster(self) -> bool:
+        """Tell whether it is one node of a cluster, asked as if it were alone."""
+
     def close(self) -> None:
         """Close every connection."""
 
@@ -141,6 +144,13 @@ class ServerBulk:
     def without_a_server(self) -> float:
         """None: it has all of them."""
         return 0.0
+
+    def is_part_of_a_cluster(self) -> bool:
+        """Ask it; one that may not say is taken for a server of its own."""
+        try:
+            return bytes(self._ask("CLUSTER", "INFO")).startswith(b"cluster_")
+        except StoreUnavailable:
+            return False
 
     def close(self) -> None:
         """Close the connection."""
@@ -232,6 +242,10 @@ class ClusterBulk:
     def without_a_server(self) -> float:
         """The share of slots that no primary has."""
         return self.slots.uncovered / SLOTS
+
+    def is_part_of_a_cluster(self) -> bool:
+        """Say no: it is all of one."""
+        return False
 
     def close(self) -> None:
         """Close every connection."""
