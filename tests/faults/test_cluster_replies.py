@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from rankd_service.errors import IncompleteRead, StoreErrorKind, StoreUnavailable
-from rankd_service.features.cluster_store import ClusterStore
+from rankd_service.features.cluster_store import ClusterStore, OpenClient
 from rankd_service.features.redis_client import RedisClient
 from rankd_service.features.redis_connection import key_slot
 from rankd_service.features.slot_map import SLOTS, SlotMap
 from rankd_service.features.store_address import NodeAddress, parse_address
+from tests.support.certificate import certificate_in, serving
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey
 
@@ -45,15 +46,15 @@ def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(globals(), "suffix", LINKS[request.param])
 
 
+def a_client() -> OpenClient:
+    return partial(RedisClient, connections=1, connect_timeout_s=1.0, read_timeout_s=1.0, max_outstanding=64)
+
+
 @asynccontextmanager
 async def reading(near: int, far: int) -> AsyncIterator[ClusterStore]:
     """A store that has half of the slots behind each port and is not told otherwise."""
     nodes = [NodeAddress("127.0.0.1", port) for port in (near, far)]
-    client = partial(
-        RedisClient, connections=1, connect_timeout_s=1.0, read_timeout_s=1.0, max_outstanding=64
-    )
-    address = parse_address(f"redis+cluster://{nodes[0]}{suffix}")
-    store = ClusterStore(address, client)
+    store = ClusterStore(parse_address(f"redis+cluster://{nodes[0]}{suffix}"), a_client())
     store.topology.map = SlotMap(nodes, [0] * (SLOTS // 2) + [1] * (SLOTS // 2), epoch=1)
     try:
         yield store
@@ -193,6 +194,24 @@ def test_a_key_that_keeps_moving_is_followed_once_and_then_lost(server: Valkey, 
     asyncio.run(main())
 
 
+def test_tls_is_spoken_to_every_node_and_certificates_are_checked(server: Valkey, tmp_path: Path) -> None:
+    certificate = certificate_in(tmp_path)
+
+    async def main() -> None:
+        async with Proxy(server.port, tls=serving(certificate)) as proxy:
+            node = NodeAddress("127.0.0.1", proxy.port)
+            for options, kinds in (
+                (f"?ssl_ca_certs={certificate}", set()),
+                ("", {StoreErrorKind.REFUSED}),
+            ):
+                store = ClusterStore(parse_address(f"rediss+cluster://{node}/{options}"), a_client())
+                store.topology.map = SlotMap([node], [0] * SLOTS, epoch=1)
+                assert set((await lost(store)).values()) == kinds
+                await store.close()
+
+    asyncio.run(main())
+
+
 @pytest.mark.fault("A13")
 def test_a_user_with_few_rights_may_read_and_one_without_is_an_auth_error(tmp_path: Path) -> None:
     rights = {"reader": "+get", "nobody": "+set"}
@@ -207,10 +226,8 @@ def test_a_user_with_few_rights_may_read_and_one_without_is_an_auth_error(tmp_pa
         async def main() -> None:
             for name in rights:
                 node = NodeAddress("127.0.0.1", own.port)
-                client = partial(
-                    RedisClient, connections=1, connect_timeout_s=1.0, read_timeout_s=1.0, max_outstanding=9
-                )
-                store = ClusterStore(parse_address(f"redis+cluster://{name}:pw@{node}{suffix}"), client)
+                url = f"redis+cluster://{name}:pw@{node}{suffix}"
+                store = ClusterStore(parse_address(url), a_client())
                 store.topology.map = SlotMap([node], [0] * SLOTS, epoch=1)
                 assert set((await lost(store)).values()) == (
                     set() if name == "reader" else {StoreErrorKind.AUTH}

@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 
-from rankd_service.errors import StoreErrorKind, StoreUnavailable
+from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
 from rankd_service.features.slot_map import SlotMap
 from rankd_service.features.store_address import NodeAddress
 
@@ -88,7 +88,10 @@ class Topology:
     async def _run(self) -> None:
         while True:
             self._doubted.clear()
-            await self._refresh()
+            try:
+                await self._refresh()
+            except Exception:  # whatever it was, the next round may go well, and the map stays
+                _log.exception("asking for the cluster's slots failed")
             await asyncio.sleep(_PAUSE_S * self._share(0.5, 1.0))
             try:
                 async with asyncio.timeout(_EVERY_S * self._share(0.5, 1.0)):
@@ -106,6 +109,9 @@ class Topology:
                 found = await self._ask(node)
             except StoreUnavailable as failure:
                 self._failure = failure
+                continue
+            except StartupFailed as error:  # a node that another calls by no name
+                self._failure = StoreUnavailable(StoreErrorKind.REFUSED, str(error))
                 continue
             if newest is None or found.epoch > newest.epoch:
                 newest = found
