@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from rankd_service.deadline import Clock
 from rankd_service.errors import StoreErrorKind
 from rankd_service.features.breaker import FIRST_STEP_S, LONGEST_STEP_S
-from rankd_service.features.redis_connection import FAILURES, AbstractConnection, Connector, kind_of
+from rankd_service.features.redis_connection import AbstractConnection, Connector
+from rankd_service.features.redis_failures import FAILURES, kind_of
 
 __all__ = ["HEARTBEAT_S", "ChangeFeed", "Feed", "Told"]
 

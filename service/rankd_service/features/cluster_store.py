@@ -19,7 +19,8 @@ from typing import Any
 
 from rankd_service.errors import IncompleteRead, Loss, StartupFailed, StoreErrorKind, StoreUnavailable
 from rankd_service.features.redis_client import Question, RedisClient
-from rankd_service.features.redis_connection import Redirect, kind_of, pack, redirect_of
+from rankd_service.features.redis_connection import pack
+from rankd_service.features.redis_failures import Redirect, kind_of, redirect_of
 from rankd_service.features.redis_store import ROW_TYPES
 from rankd_service.features.slot_map import SlotMap
 from rankd_service.features.store_address import NodeAddress, StoreAddress, shown_url

@@ -13,7 +13,7 @@ from pathlib import Path
 from rankd_contract.keys import key_prefix
 from rankd_contract.schema import FeatureSchema, FeatureView
 from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
-from rankd_service.features.redis_bulk import BulkStore
+from rankd_service.features.bulk_store import BulkStore
 
 __all__ = ["ImportMark", "file_digest"]
 

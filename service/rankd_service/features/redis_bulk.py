@@ -1,6 +1,6 @@
-"""Bulk work on a store, one server or a cluster: rows are sent ahead of the replies that are awaited.
+"""Bulk work on a cluster: each primary is sent its rows ahead of the replies that are awaited.
 
-Nothing else runs meanwhile, so all of it blocks. What a cluster's node refuses because a key is elsewhere by
+What a cluster's node refuses because a key is elsewhere by
 now, or does not answer, is written once more through redis-py's cluster client, which follows and tries on.
 """
 
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
@@ -18,7 +18,9 @@ from redis.connection import SSLConnection, parse_url
 from redis.retry import Retry
 
 from rankd_service.errors import StoreErrorKind, StoreUnavailable
-from rankd_service.features.redis_connection import FAILURES, BlockingConnection, kind_of, pack
+from rankd_service.features.bulk_store import BulkStore, ServerBulk, pack_sets
+from rankd_service.features.redis_connection import BlockingConnection, pack
+from rankd_service.features.redis_failures import FAILURES, kind_of
 from rankd_service.features.slot_map import SLOTS, SlotMap
 from rankd_service.features.store_address import (
     NodeAddress,
@@ -28,9 +30,8 @@ from rankd_service.features.store_address import (
     shown_url,
 )
 
-__all__ = ["BulkStore", "ClusterBulk", "ServerBulk", "open_bulk"]
+__all__ = ["ClusterBulk", "open_bulk"]
 
-_ROWS_A_COMMAND = 1024  # longer commands keep a server from its readers
 _STEP_S = 0.25
 _MAP = pack("CLUSTER", "SLOTS") + pack("CLUSTER", "INFO")
 _ELSEWHERE = {
@@ -44,121 +45,12 @@ _make_node: Callable[..., Any] = ClusterNode
 _make_cluster: Callable[..., Any] = RedisCluster
 
 
-class BulkStore(Protocol):
-    """A store that is written to. Every method raises StoreUnavailable."""
-
-    def send(self, keys: Sequence[str], rows: Sequence[bytes], ttl_ms: int | None) -> None:
-        """Send rows; the replies to those sent before must have been drained."""
-
-    def drain(self) -> None:
-        """Wait until all that was sent is acknowledged."""
-
-    def get(self, key: str) -> bytes | None:
-        """Return one value. Nothing may be outstanding."""
-
-    def set(self, key: str, value: bytes, ttl_ms: int) -> None:
-        """Write one value. Nothing may be outstanding."""
-
-    def delete(self, key: str) -> None:
-        """Remove one value. Nothing may be outstanding."""
-
-    def is_embedded_as(self, snapshot: str) -> bool:
-        """Tell whether it is an embedded server, which keeps rows in such a file when told to `save`."""
-
-    def save(self) -> None:
-        """Have an embedded server keep its rows."""
-
-    def clocks(self) -> Mapping[str, float]:
-        """Return what time each server has, in seconds since 1970, by its name."""
-
-    @property
-    def without_a_server(self) -> float:
-        """The share of keys that no server has, from 0 to 1."""
-
-    def is_part_of_a_cluster(self) -> bool:
-        """Tell whether it is one node of a cluster, asked as if it were alone."""
-
-    def close(self) -> None:
-        """Close every connection."""
-
-
 def open_bulk(url: str, timeout_s: float) -> BulkStore:
     """Connect to whatever an address leads to. Raises StartupFailed where it is none, StoreUnavailable."""
     address = parse_address(url)
     if address.kind is StoreKind.CLUSTER:
         return ClusterBulk(address, timeout_s)
     return ServerBulk(url, timeout_s)
-
-
-class ServerBulk:
-    """One server, on one connection."""
-
-    def __init__(self, url: str, timeout_s: float) -> None:
-        """Connect."""
-        self._name = shown_url(url)
-        self._connection = BlockingConnection(url, timeout_s)
-        self._awaited = 0
-
-    def send(self, keys: Sequence[str], rows: Sequence[bytes], ttl_ms: int | None) -> None:
-        """Send rows, many in one command where they live for ever."""
-        commands = _msets(keys, rows) if ttl_ms is None else _sets(keys, rows, ttl_ms)
-        self._connection.send(b"".join(commands))
-        self._awaited = len(commands)
-
-    def drain(self) -> None:
-        """Wait until all that was sent is acknowledged."""
-        for _ in range(self._awaited):
-            self._connection.receive()
-        self._awaited = 0
-
-    def get(self, key: str) -> bytes | None:
-        """Return one value."""
-        value: bytes | None = self._ask("GET", key)
-        return value
-
-    def set(self, key: str, value: bytes, ttl_ms: int) -> None:
-        """Write one value."""
-        self._ask("SET", key, value, "PX", ttl_ms)
-
-    def delete(self, key: str) -> None:
-        """Remove one value."""
-        self._ask("DEL", key)
-
-    def is_embedded_as(self, snapshot: str) -> bool:
-        """Tell whether the server's snapshot has that name; one that shows no configuration is not ours."""
-        try:
-            return bool(self._ask("CONFIG", "GET", "dbfilename") == [b"dbfilename", snapshot.encode()])
-        except StoreUnavailable:
-            return False
-
-    def save(self) -> None:
-        """Have it write its snapshot."""
-        self._ask("SAVE")
-
-    def clocks(self) -> Mapping[str, float]:
-        """Return what time it has."""
-        seconds, micros = self._ask("TIME")
-        return {self._name: int(seconds) + int(micros) / 1e6}
-
-    @property
-    def without_a_server(self) -> float:
-        """None: it has all of them."""
-        return 0.0
-
-    def is_part_of_a_cluster(self) -> bool:
-        """Ask it; one that may not say is taken for a server of its own."""
-        try:
-            return bytes(self._ask("CLUSTER", "INFO")).startswith(b"cluster_")
-        except StoreUnavailable:
-            return False
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-    def _ask(self, *command: str | bytes | int) -> Any:
-        self._connection.send(pack(*command))
-        return self._connection.receive()
 
 
 class ClusterBulk:
@@ -185,7 +77,7 @@ class ClusterBulk:
             self._sent[node] = mine
             try:
                 self._connection(node).send(
-                    b"".join(_sets([k for k, _ in mine], [r for _, r in mine], ttl_ms))
+                    b"".join(pack_sets([k for k, _ in mine], [r for _, r in mine], ttl_ms))
                 )
             except StoreUnavailable as failure:
                 self._forget(node, failure)
@@ -325,19 +217,3 @@ class ClusterBulk:
 
 def _set(client: Any, key: str, row: bytes, ttl_ms: int | None) -> None:
     client.set(key, row, px=ttl_ms)
-
-
-def _msets(keys: Sequence[str], rows: Sequence[bytes]) -> list[bytes]:
-    commands = []
-    for start in range(0, len(keys), _ROWS_A_COMMAND):
-        chunk = slice(start, start + _ROWS_A_COMMAND)
-        pairs: list[str | bytes] = [*keys[chunk], *keys[chunk]]
-        pairs[0::2], pairs[1::2] = keys[chunk], rows[chunk]
-        commands.append(pack("MSET", *pairs))
-    return commands
-
-
-def _sets(keys: Sequence[str], rows: Sequence[bytes], ttl_ms: int | None) -> list[bytes]:
-    if ttl_ms is None:
-        return [pack("SET", key, row) for key, row in zip(keys, rows, strict=True)]
-    return [pack("SET", key, row, "PX", ttl_ms) for key, row in zip(keys, rows, strict=True)]

@@ -16,7 +16,8 @@ from typing import Any
 from rankd_service.errors import StoreErrorKind, StoreUnavailable
 from rankd_service.features.breaker import Breaker
 from rankd_service.features.link import Link, OpenLink
-from rankd_service.features.redis_connection import FAILURES, kind_of, links_to, pack
+from rankd_service.features.redis_connection import links_to, pack
+from rankd_service.features.redis_failures import FAILURES, kind_of
 from rankd_service.features.store_address import shown_url
 
 __all__ = ["Question", "RedisClient"]

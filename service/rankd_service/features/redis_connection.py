@@ -1,15 +1,13 @@
-"""How a Redis or Valkey server is reached, and what its failures are called.
+"""How a Redis or Valkey server is reached.
 
-One table maps every way a server or the wire can fail to a StoreErrorKind. None of redis-py's own waits and
-retries is left to its default: whoever asks says how long. This file, `redis_sentinel.py` and `redis_bulk.py`
-are those of the service that import redis.
+None of redis-py's own waits and retries is left to its default: whoever asks says how long. Only the files
+whose names begin with `redis_` import redis.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,50 +20,22 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry as BlockingRetry
 
-from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
+from rankd_service.errors import StartupFailed, StoreUnavailable
 from rankd_service.features.link import Done, Link, OpenLink
+from rankd_service.features.redis_failures import FAILURES, kind_of
 from rankd_service.features.redis_sentinel import MasterFinder
-from rankd_service.features.store_address import NodeAddress, StoreKind, parse_address, shown_url
+from rankd_service.features.store_address import StoreKind, parse_address, shown_url
 from rankd_service.features.wire_link import WireAddress, open_wire_link
 
 __all__ = [
-    "FAILURES",
     "AbstractConnection",
     "BlockingConnection",
     "Connector",
-    "Redirect",
     "RedisPyLink",
     "key_slot",
-    "kind_of",
     "links_to",
     "pack",
-    "redirect_of",
 ]
-
-# ValueError and TypeError: a parser that is fed garbage. RuntimeError: uvloop, where a connection was lost
-# before its use.
-FAILURES = (errors.RedisError, hiredis.ReplyError, OSError, ValueError, TypeError, RuntimeError)
-_KINDS: tuple[tuple[tuple[type[Exception], ...], StoreErrorKind], ...] = (
-    ((errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError), StoreErrorKind.AUTH),
-    ((errors.AuthenticationWrongNumberOfArgsError,), StoreErrorKind.AUTH),
-    ((errors.BusyLoadingError, errors.MasterDownError), StoreErrorKind.LOADING),
-    ((errors.AskError,), StoreErrorKind.MOVED),  # MovedError is one
-    ((errors.ClusterDownError,), StoreErrorKind.CLUSTER_DOWN),
-    ((errors.InvalidResponse, ValueError, TypeError), StoreErrorKind.PROTOCOL),
-    ((errors.ResponseError, hiredis.ReplyError), StoreErrorKind.REPLY),
-    ((errors.TimeoutError, TimeoutError), StoreErrorKind.TIMEOUT),
-)
-
-_REPLY_KINDS = {
-    "NOAUTH": StoreErrorKind.AUTH,
-    "NOPERM": StoreErrorKind.AUTH,
-    "WRONGPASS": StoreErrorKind.AUTH,
-    "LOADING": StoreErrorKind.LOADING,
-    "MASTERDOWN": StoreErrorKind.LOADING,
-    "MOVED": StoreErrorKind.MOVED,
-    "ASK": StoreErrorKind.MOVED,
-    "CLUSTERDOWN": StoreErrorKind.CLUSTER_DOWN,
-}
 
 
 def links_to(url: str, timeout_s: float) -> OpenLink:
@@ -270,39 +240,6 @@ async def _is_dirty(connection: AbstractConnection) -> bool:
         return bool(await look())
     except (errors.RedisError, OSError):
         return True
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect:
-    """Where a cluster's node says a key is: for good, or, `asking`, for this one question."""
-
-    node: NodeAddress
-    asking: bool
-
-
-def redirect_of(error: Exception, asked: NodeAddress) -> Redirect | None:
-    """Read the reply of the node `asked` that sends a question elsewhere; None where it does not."""
-    if isinstance(error, errors.AskError):
-        host, port, asking = error.host, error.port, not isinstance(error, errors.MovedError)
-    else:
-        word, _, where = str(error).partition(" ")
-        if word not in {"MOVED", "ASK"}:
-            return None
-        host, _, last = where.rpartition(" ")[2].rpartition(":")
-        if not last.isdecimal():
-            return None
-        port, asking = int(last), word == "ASK"
-    return Redirect(NodeAddress(host or asked.host, port), asking)
-
-
-def kind_of(error: Exception, connecting: bool) -> StoreErrorKind:
-    """Return what kind of failure an error is; `connecting` where no connection stood yet."""
-    if isinstance(error, hiredis.ReplyError) and str(error).partition(" ")[0] in _REPLY_KINDS:
-        return _REPLY_KINDS[str(error).partition(" ")[0]]
-    if isinstance(error, errors.ResponseError | hiredis.ReplyError) and "unauthenticated" in str(error):
-        return StoreErrorKind.AUTH  # how Redis 7.0 refuses a long command of somebody it does not know
-    lost = StoreErrorKind.REFUSED if connecting else StoreErrorKind.RESET
-    return next((kind for kinds, kind in _KINDS if isinstance(error, kinds)), lost)
 
 
 def _no_address(url: str) -> StartupFailed:
