@@ -37,6 +37,7 @@ from rankd_contract.signature import SCORES
 from rankd_service.domain import Candidates, RankRequest, User
 from rankd_service.features.assemble import Assembler
 from rankd_service.features.embedded import EmbeddedStore
+from rankd_service.features.redis_client import RedisClient
 from rankd_service.features.redis_store import RedisStore
 
 BARE = "bare session.run"
@@ -204,7 +205,7 @@ async def model_inputs(home: Path, model: str, request: dict[str, Any]) -> dict[
     now_s = time.time()
     with EmbeddedStore.attach_or_start(home / "store") as embedded:
         patience = {"connect_timeout_s": 1.0, "read_timeout_s": 5.0}
-        store = RedisStore(embedded.url, connections=1, max_outstanding=1, **patience)
+        store = RedisStore(RedisClient(embedded.url, connections=1, max_outstanding=1, **patience))
         drafts = assembler.draft(ranked.user, ranked.candidates, now_s)
         rows = await store.read(drafts.keys, budget_s=5.0)
         await store.close()

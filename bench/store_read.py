@@ -19,6 +19,7 @@ import uvloop
 from rich.console import Console
 
 from rankd_service.features.embedded import EmbeddedStore
+from rankd_service.features.redis_client import RedisClient
 from rankd_service.features.redis_connection import BlockingConnection, pack
 from rankd_service.features.redis_store import RedisStore
 
@@ -48,8 +49,8 @@ def key(number: int) -> str:
 async def measure(url: str) -> dict[str, dict[int, list[float]]]:
     """Time both ways in turn -> microseconds by way and number of keys."""
     limits = {"connections": 4, "connect_timeout_s": 1.0, "read_timeout_s": 5.0, "max_outstanding": 16}
-    store = RedisStore(url, **limits)
-    by_redis_py = RedisStore(f"{url}?health_check_interval=0", **limits)
+    store = RedisStore(RedisClient(url, **limits))
+    by_redis_py = RedisStore(RedisClient(f"{url}?health_check_interval=0", **limits))
     port = int(url.rpartition(":")[2].partition("/")[0])
     wire = socket.create_connection(("127.0.0.1", port))
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -198,27 +198,36 @@ def _store(url: str | None) -> Iterator[Finding]:
         return
     from rankd_service.errors import ServiceError
     from rankd_service.features.embedded import server_binary
-    from rankd_service.features.redis_connection import BlockingConnection, pack, shown_url
+    from rankd_service.features.redis_bulk import open_bulk
+    from rankd_service.features.store_address import shown_url
 
     try:
         if not url:
             words = f"no REDIS_URL: an embedded one is started, {server_binary()}"
             yield Finding("store", State.OK, words)
             return
-        with closing(BlockingConnection(url, _STORE_S)) as connection:
-            connection.send(pack("TIME"))
-            seconds, micros = connection.receive()
+        with closing(open_bulk(url, _STORE_S)) as store:
+            clocks, now_s = store.clocks(), datetime.now(UTC).timestamp()
+            without, is_part = store.without_a_server, store.is_part_of_a_cluster()
     except ServiceError as error:
         todo = "start the server, or mend REDIS_URL; without it answers come from defaults" if url else ""
         yield Finding("store", State.BROKEN, str(error), todo)
         return
-    skew_s = datetime.now(UTC).timestamp() - int(seconds) - int(micros) / 1e6
-    yield Finding("store", State.OK, f"{shown_url(url)} answers")
-    if abs(skew_s) > _SKEW_S:
-        words = f"this machine's clock is {skew_s:+.0f} s off the store's"
-        yield Finding(
-            "clock", State.BROKEN, words, "set both clocks by NTP: rows would be taken for stale or unborn"
-        )
+    if without:
+        words = f"{shown_url(url)}: {without:.0%} of the keys have no primary"
+        todo = "see CLUSTER NODES for the one that is gone; its rows are defaults until it is back"
+        yield Finding("store", State.BROKEN, words, todo)
+    elif is_part:
+        words = f"{shown_url(url)} is one node of a cluster and refuses reads of the others' keys"
+        yield Finding("store", State.BROKEN, words, "write its address as redis+cluster://...")
+    else:
+        of = f", {len(clocks)} primaries" if len(clocks) > 1 else ""
+        yield Finding("store", State.OK, f"{shown_url(url)} answers{of}")
+    for name, at_s in clocks.items():
+        if abs(now_s - at_s) > _SKEW_S:
+            words = f"this machine's clock is {now_s - at_s:+.0f} s off that of {name}"
+            todo = "set both clocks by NTP: rows would be taken for stale or unborn"
+            yield Finding("clock", State.BROKEN, words, todo)
 
 
 def _disk(name: str, folder: Path) -> Iterator[Finding]:

@@ -42,9 +42,15 @@ def import_(
     repository: Annotated[Path | None, typer.Option(help="Published bundles; default: HOME/bundles.")] = None,
     redis_url: RedisUrl = None,
     namespace: Annotated[str, typer.Option(help="First part of every key.")] = "rankd",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Write all rows, also where an import was cut short before.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Encode rows of users or items with a model's own schema and write them to the store."""
+    """Encode rows of users or items with a model's own schema and write them to the store.
+
+    An import that was cut short goes on where it was when it is run again with the same file.
+    """
     if (model is None) == (schema is None):
         fail("give exactly one of --model and --schema: the schema says how values are encoded", 2)
     if schema is None:
@@ -52,11 +58,15 @@ def import_(
     else:
         with wants(ContractError):
             known = load_schema(schema)
-    report = import_view(parquet, known, view, home / "store", redis_url, namespace)
+    report = import_view(parquet, known, view, home / "store", redis_url, namespace, resume=not restart)
     if as_json:
         print_json(asdict(report))
     else:
-        out.print(f"{report.rows:,} {view} rows, {report.bytes:,} bytes, {report.rows_per_s:,.0f} rows/s")
+        before = f", {report.resumed_at:,} of them by an earlier import" if report.resumed_at else ""
+        out.print(
+            f"{report.rows:,} {view} rows{before}, {report.bytes:,} bytes, {report.rows_per_s:,.0f} rows/s",
+            soft_wrap=True,
+        )
 
 
 @app.command("get")
@@ -75,15 +85,15 @@ def get(
         from rankd_service.errors import ServiceError
         from rankd_service.features.embedded import EmbeddedStore
         from rankd_service.features.inspect_row import inspect_row
-        from rankd_service.features.redis_connection import BlockingConnection, pack
+        from rankd_service.features.redis_bulk import open_bulk
     schema = published_schema(repository or home / "bundles", model)
     stored = _stored_view(schema, view)
     with ExitStack() as stack, wants(ServiceError, ContractError):
         url = redis_url or stack.enter_context(EmbeddedStore.attach_or_start(home / "store")).url
-        connection = stack.enter_context(closing(BlockingConnection(url, timeout_s=5.0)))
-        connection.send(pack("GET", key_prefix(namespace, schema, stored) + entity_id))
+        store = stack.enter_context(closing(open_bulk(url, timeout_s=5.0)))
+        row = store.get(key_prefix(namespace, schema, stored) + entity_id)
         now_s = datetime.now(UTC).timestamp()
-        report = inspect_row(schema, stored, entity_id, connection.receive(), namespace, now_s)
+        report = inspect_row(schema, stored, entity_id, row, namespace, now_s)
     if as_json:
         print_json(asdict(report))
     else:
@@ -121,6 +131,7 @@ def import_view(
     store_folder: Path,
     redis_url: str | None,
     namespace: str = "rankd",
+    resume: bool = True,
 ) -> ImportReport:
     """Import one view, into the store at `redis_url` or else the embedded one, with a progress bar."""
     stored = _stored_view(schema, view)
@@ -147,5 +158,6 @@ def import_view(
             stored,
             url,
             namespace=namespace,
+            resume=resume,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -21,11 +21,15 @@ from rankd_service.admission.limiter import Limiter
 from rankd_service.bundle_watch import BundleWatch
 from rankd_service.deadline import Clock, SystemClock
 from rankd_service.errors import StartupFailed
-from rankd_service.features.change_feed import HEARTBEAT_S, ChangeFeed
+from rankd_service.features.change_feed import HEARTBEAT_S, ChangeFeed, Feed
+from rankd_service.features.cluster_feed import ClusterFeed
+from rankd_service.features.cluster_store import ClusterStore
 from rankd_service.features.embedded import EmbeddedStore
 from rankd_service.features.near_cache import NearCaches, NearLimits
+from rankd_service.features.redis_client import RedisClient
 from rankd_service.features.redis_store import RedisStore
 from rankd_service.features.store import FeatureStore
+from rankd_service.features.store_address import StoreKind, parse_address
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.logs import log_to_stderr
@@ -73,14 +77,14 @@ def wire(settings: Settings, store: FeatureStore | None = None, clock: Clock | N
     near = near_caches(settings.features, clock)
     telemetry.watch_near_caches(near)
     embedded: EmbeddedStore | None = None
-    feed: ChangeFeed | None = None
+    feed: Feed | None = None
     if store is None:
         url = settings.redis.url.get_secret_value() if settings.redis.url else None
         if url is None:
             embedded = start_embedded(settings.redis)
             url = embedded.url
         store = open_store(url, settings.redis, telemetry)
-        feed = ChangeFeed(url, near, connect_timeout_s=settings.redis.connect_timeout_ms / 1000, clock=clock)
+        feed = open_feed(url, store, near, settings.redis, clock)
     pipeline = RankPipeline(registry, store, telemetry, settings, clock)
     bundles = BundleWatch(registry, near, feed, telemetry, settings)
     lifecycle = Lifecycle(bundles, store, feed, settings)
@@ -134,17 +138,30 @@ def near_caches(settings: FeatureSettings, clock: Clock) -> NearCaches:
     return NearCaches(limits, clock)
 
 
-def open_store(url: str, settings: RedisSettings, telemetry: Telemetry) -> RedisStore:
-    """Make the store's client; it connects when it is first needed."""
-    store = RedisStore(
-        url,
+def open_store(url: str, settings: RedisSettings, telemetry: Telemetry) -> RedisStore | ClusterStore:
+    """Make the store's client; it connects when it is first needed. Raises StartupFailed for no address."""
+    client = partial(
+        RedisClient,
         connections=settings.connections,
         connect_timeout_s=settings.connect_timeout_ms / 1000,
         read_timeout_s=settings.read_timeout_ms / 1000,
         max_outstanding=settings.max_outstanding,
     )
+    address = parse_address(url)
+    store = ClusterStore(address, client) if address.kind is StoreKind.CLUSTER else RedisStore(client(url))
     telemetry.watch_store(store)
     return store
+
+
+def open_feed(
+    url: str, store: RedisStore | ClusterStore, near: NearCaches, settings: RedisSettings, clock: Clock
+) -> Feed:
+    """Make what hears of the store's changes; it follows once it is started."""
+    patience_s = settings.connect_timeout_ms / 1000
+    if isinstance(store, ClusterStore):
+        address = parse_address(url)
+        return ClusterFeed(address, store.topology, near, connect_timeout_s=patience_s, clock=clock)
+    return ChangeFeed(url, near, connect_timeout_s=patience_s, clock=clock)
 
 
 def serve(settings: Settings) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from rankd_contract.bundle import Pointer, model_names, read_pointer
 from rankd_contract.errors import CorruptBundle
 from rankd_service.errors import BundleRefused
-from rankd_service.features.change_feed import ChangeFeed
+from rankd_service.features.change_feed import Feed
 from rankd_service.features.near_cache import NearCaches
 from rankd_service.inference.loader import load_current
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
@@ -34,7 +34,7 @@ class BundleWatch:
         self,
         registry: ModelRegistry,
         near: NearCaches,
-        feed: ChangeFeed | None,
+        feed: Feed | None,
         telemetry: Telemetry,
         settings: Settings,
     ) -> None:

@@ -10,6 +10,7 @@ ServiceError
   + Unavailable          not ready, draining or overloaded
   + DeadlineExceeded     no time left and nothing to serve
   + StoreUnavailable     the feature store gave no rows; the pipeline degrades
+    - IncompleteRead     some of its servers gave theirs; holds them
   + BundleRefused        a bundle may not serve
   + StartupFailed        the process cannot start; the message says what to do
 """
@@ -18,12 +19,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 __all__ = [
     "BundleRefused",
     "DeadlineExceeded",
+    "IncompleteRead",
     "InvalidRequest",
+    "Loss",
     "MalformedRequest",
     "RejectReason",
     "RequestError",
@@ -75,6 +79,8 @@ class StoreErrorKind(StrEnum):
     BREAKER_OPEN = "breaker_open"
     LOADING = "loading"
     AUTH = "auth"
+    MOVED = "moved"
+    CLUSTER_DOWN = "cluster_down"
     PROTOCOL = "protocol"
     REPLY = "reply"
 
@@ -138,6 +144,28 @@ class StoreUnavailable(ServiceError):
         """Keep the kind for the metric and for the degradation's reason."""
         super().__init__(message)
         self.kind = kind
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Keys of a read, by their positions, that one server gave no rows for, and why."""
+
+    positions: Sequence[int]
+    failure: StoreUnavailable
+
+
+class IncompleteRead(StoreUnavailable):
+    """Some servers of the store gave their rows and others did not; who has no use for a part has none.
+
+    Attributes:
+        rows: the values in the order of the keys, None also where they were lost.
+        losses: what was lost, most keys first; no position stands in two of them.
+    """
+
+    def __init__(self, rows: Sequence[bytes | None], losses: Sequence[Loss]) -> None:
+        """Be of the kind that lost the most keys."""
+        super().__init__(losses[0].failure.kind, str(losses[0].failure))
+        self.rows, self.losses = rows, losses
 
 
 class BundleRefused(ServiceError):

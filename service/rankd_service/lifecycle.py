@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rankd_service.bundle_watch import BundleWatch
-from rankd_service.features.change_feed import ChangeFeed
+from rankd_service.features.change_feed import Feed
 from rankd_service.features.store import FeatureStore
 from rankd_service.settings import Settings
 
@@ -48,7 +48,7 @@ class Lifecycle:
         self,
         bundles: BundleWatch,
         store: FeatureStore,
-        feed: ChangeFeed | None,
+        feed: Feed | None,
         settings: Settings,
     ) -> None:
         """Keep the parts; nothing is started yet."""

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rankd_contract.packing import FeatureStatus
 from rankd_service.batching.batcher import Batcher
@@ -29,7 +30,7 @@ from rankd_service.domain import (
     Slate,
     Stage,
 )
-from rankd_service.errors import DeadlineExceeded, StoreErrorKind, StoreUnavailable
+from rankd_service.errors import DeadlineExceeded, IncompleteRead, StoreErrorKind, StoreUnavailable
 from rankd_service.features.assemble import Features
 from rankd_service.features.store import FeatureStore
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
@@ -42,6 +43,7 @@ _REASONS = {
     StoreErrorKind.REFUSED: DegradeReason.STORE_DOWN,
     StoreErrorKind.RESET: DegradeReason.STORE_DOWN,
     StoreErrorKind.LOADING: DegradeReason.STORE_DOWN,
+    StoreErrorKind.CLUSTER_DOWN: DegradeReason.STORE_DOWN,
     StoreErrorKind.TIMEOUT: DegradeReason.STORE_TIMEOUT,
     StoreErrorKind.BREAKER_OPEN: DegradeReason.STORE_TIMEOUT,  # several before this one waited in vain
     StoreErrorKind.BUSY: DegradeReason.STORE_BUSY,
@@ -52,6 +54,7 @@ _REASONS = {
 class _Fetched:
     rows: Sequence[bytes | None] | FeatureStatus
     failure: DegradeReason | None = None
+    lost: NDArray[np.uint8] | None = None
 
 
 class RankPipeline:
@@ -97,7 +100,7 @@ class RankPipeline:
             fetched = await self._fetch(drafts.keys, deadline)
         self._check(deadline, Stage.INFER, metrics)
         with times(Stage.ASSEMBLE):
-            features = model.assembler.assemble(drafts, context, overrides, fetched.rows, now_s)
+            features = model.assembler.assemble(drafts, context, overrides, fetched.rows, now_s, fetched.lost)
         n = len(request.candidates)
         with times(Stage.INFER):
             # Whoever waits for the store may have its rows in this very turn of the loop.
@@ -129,28 +132,38 @@ class RankPipeline:
         self._fetching += 1
         try:
             return _Fetched(await self._store.read(keys, budget_s))
+        except IncompleteRead as error:
+            lost = np.zeros(len(keys), np.uint8)
+            for loss in error.losses:
+                lost[loss.positions] = self._lost(loss.failure)
+            return _Fetched(error.rows, _REASONS.get(error.kind, DegradeReason.STORE_ERROR), lost)
         except StoreUnavailable as error:
-            self._telemetry.redis_errors.labels(error.kind.value).inc()
-            timed_out = error.kind is StoreErrorKind.TIMEOUT
-            status = FeatureStatus.TIMED_OUT if timed_out else FeatureStatus.DEFAULTED
-            return _Fetched(status, _REASONS.get(error.kind, DegradeReason.STORE_ERROR))
+            return _Fetched(self._lost(error), _REASONS.get(error.kind, DegradeReason.STORE_ERROR))
         finally:
             self._fetching -= 1
             self._telemetry.redis_read.observe(self._clock.monotonic_s() - started_s)
+
+    def _lost(self, failure: StoreUnavailable) -> FeatureStatus:
+        """Count a failure of the store -> the status of its rows."""
+        self._telemetry.redis_errors.labels(failure.kind.value).inc()
+        timed_out = failure.kind is StoreErrorKind.TIMEOUT
+        return FeatureStatus.TIMED_OUT if timed_out else FeatureStatus.DEFAULTED
 
     def _degradations(
         self, n: int, fetched: _Fetched, features: Features, scored: int, nonfinite: int
     ) -> tuple[Degradation, ...]:
         degraded = []
         if fetched.failure is not None:
-            # Whatever is near at hand, the user's row is a default one, and every score rests on it.
-            degraded.append(Degradation(fetched.failure, Rung.DEFAULT_ROW, n))
+            # Where the user's row is lost, all are: every score rests on it.
+            if features.lost:
+                degraded.append(Degradation(fetched.failure, Rung.DEFAULT_ROW, features.lost))
             if features.stale:
                 degraded.append(Degradation(fetched.failure, Rung.NEAR_CACHE_ROW, features.stale))
-        elif features.defaulted > self._missing_share * n:
+        missing = features.defaulted - features.lost
+        if missing > self._missing_share * n:
             # A few unknown candidates are how a catalogue grows and each says so itself; when most are
             # unknown, the import or the namespace is wrong, and the order is not worth much.
-            degraded.append(Degradation(DegradeReason.FEATURES_MISSING, Rung.DEFAULT_ROW, features.defaulted))
+            degraded.append(Degradation(DegradeReason.FEATURES_MISSING, Rung.DEFAULT_ROW, missing))
         if features.unreadable:
             degraded.append(Degradation(DegradeReason.ROWS_UNREADABLE, Rung.DEFAULT_ROW, features.unreadable))
         if scored < n:

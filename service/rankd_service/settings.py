@@ -123,12 +123,13 @@ class RedisSettings(_Section):
     """The feature store. Without an address an embedded one is started, or joined, in `embedded_folder`."""
 
     url: SecretStr | None = Field(
-        default=None, description="Address of the store, `redis://:password@host:6379/0`; never shown."
+        default=None,
+        description="[Address](features.md#addresses) of the store, `redis://:password@host/0`; never shown.",
     )
     embedded_folder: _Folder = Field(
         default=Path(".rankd/store"), description="Where the embedded store lives, if there is no `url`."
     )
-    connections: int = Field(default=16, ge=1, le=1024, description="Connections to the store, at most.")
+    connections: int = Field(default=16, ge=1, le=1024, description="Connections to each server, at most.")
     connect_timeout_ms: float = Field(
         default=250, gt=0, le=_AN_HOUR_MS, description="How long opening a connection may take."
     )
@@ -139,7 +140,7 @@ class RedisSettings(_Section):
         description="When a connection that does not answer is closed; requests wait `fetch_cap_ms` at most.",
     )
     max_outstanding: int = Field(
-        default=64, ge=1, le=10_000, description="Reads without an answer; beyond, requests do not ask."
+        default=64, ge=1, le=10_000, description="Reads without an answer, of each server; beyond, none asks."
     )
 
 

@@ -44,14 +44,15 @@ class Features:
 
     `statuses` has the worst status over an entity's views for each row, `by_view` each view's own;
     `defaulted` counts candidates of which at least one stored view is a default row, `stale` those with one
-    that was near at hand while the store did not answer, `unreadable` those that rest on a row which was
-    there and made no sense: all of them, where it is the user's.
+    that was near at hand while the store did not answer, `lost` and `unreadable` those that rest on a row
+    which the store did not give, or which was there and made no sense: all of them, where it is the user's.
     """
 
     tensors: Mapping[str, NDArray[np.generic]]
     statuses: Mapping[Entity, NDArray[np.uint8]]
     by_view: Mapping[str, NDArray[np.uint8]]
     defaulted: int
+    lost: int
     stale: int
     unreadable: int
     ids_out_of_range: int
@@ -152,22 +153,31 @@ class Assembler:
         overrides: Overrides,
         rows: Sequence[bytes | None] | FeatureStatus,
         now_s: float,
+        lost: NDArray[np.uint8] | None = None,
     ) -> Features:
-        """Build the batch from the rows under the drafts' keys, or from none and the reason for that."""
+        """Build the batch from the rows under the drafts' keys, or from none and the status of all of them.
+
+        `lost` has the status of each row that did not come where others did, and 0 of those that did.
+        """
         num_users = len(drafts.user.keys)
         of_user, of_items = (
             (rows, rows) if isinstance(rows, FeatureStatus) else (rows[:num_users], rows[num_users:])
         )
-        user = self._plans[Entity.USER].read(drafts.user, of_user, overrides[Entity.USER], now_s)
-        items = self._plans[Entity.ITEM].read(drafts.items, of_items, overrides[Entity.ITEM], now_s)
+        lost_user, lost_items = (None, None) if lost is None else (lost[:num_users], lost[num_users:])
+        user = self._plans[Entity.USER].read(drafts.user, of_user, overrides[Entity.USER], now_s, lost_user)
+        items = self._plans[Entity.ITEM].read(
+            drafts.items, of_items, overrides[Entity.ITEM], now_s, lost_items
+        )
+        n = len(drafts.items.ids)
         blocks = {Entity.USER: user.block, Entity.ITEM: items.block, Entity.CONTEXT: context}
         return Features(
-            tensors=tensors(blocks, np.zeros(len(drafts.items.ids), np.int64)),
+            tensors=tensors(blocks, np.zeros(n, np.int64)),
             statuses={Entity.USER: user.worst, Entity.ITEM: items.worst},
             by_view={**user.by_view, **items.by_view},
             defaulted=items.defaulted,
+            lost=n if user.lost else items.lost,
             stale=items.stale,
-            unreadable=len(drafts.items.ids) if user.unreadable else items.unreadable,
+            unreadable=n if user.unreadable else items.unreadable,
             ids_out_of_range=user.ids_out_of_range + items.ids_out_of_range,
         )
 

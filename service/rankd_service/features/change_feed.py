@@ -10,21 +10,51 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
 
 from rankd_service.deadline import Clock
 from rankd_service.errors import StoreErrorKind
 from rankd_service.features.breaker import FIRST_STEP_S, LONGEST_STEP_S
-from rankd_service.features.near_cache import NearCaches
-from rankd_service.features.redis_connection import FAILURES, AbstractConnection, Connector, kind_of
+from rankd_service.features.redis_connection import AbstractConnection, Connector
+from rankd_service.features.redis_failures import FAILURES, kind_of
 
-__all__ = ["HEARTBEAT_S", "ChangeFeed"]
+__all__ = ["HEARTBEAT_S", "ChangeFeed", "Feed", "Told"]
 
 _CHANNEL = "__redis__:invalidate"
 HEARTBEAT_S = 0.25
 _PATIENCE_S = 1.0  # beyond a heartbeat; caches stop relying on our word long before
 _log = logging.getLogger(__name__)
+
+
+class Told(Protocol):
+    """Who is told of changes: the near caches, or what stands before them."""
+
+    @property
+    def prefixes(self) -> list[str]:
+        """What keys of interest begin with; none where nothing is kept."""
+
+    def trust(self, prefixes: Collection[str]) -> None:
+        """Hear that every change under these prefixes is told from now on."""
+
+    def confirm(self, when_s: float) -> None:
+        """Hear that every change up to then has been told."""
+
+    def distrust(self) -> None:
+        """Hear that changes may have been missed."""
+
+    def changed(self, keys: Sequence[bytes] | None) -> None:
+        """Hear of changed keys; None is all of them."""
+
+
+class Feed(Protocol):
+    """What follows a store, be it one server or a cluster."""
+
+    def start(self) -> None:
+        """Begin to follow."""
+
+    async def stop(self) -> None:
+        """Follow no more."""
 
 
 class ChangeFeed:
@@ -38,7 +68,7 @@ class ChangeFeed:
     def __init__(
         self,
         url: str,
-        caches: NearCaches,
+        caches: Told,
         *,
         connect_timeout_s: float,
         clock: Clock,

@@ -23,19 +23,23 @@ from rankd_service.features.overrides import Override
 
 __all__ = ["Draft", "EntityPlan", "EntityRows"]
 
+_NOT_GIVEN = (FeatureStatus.DEFAULTED, FeatureStatus.TIMED_OUT)
+
 
 @dataclass(frozen=True, slots=True)
 class EntityRows:
     """The encoded rows of a request's entities, complete, and what became of each stored one.
 
-    `defaulted`, `stale` and `unreadable` count entities of which at least one view is a default row, one that
-    was near at hand while the store did not answer, or one that was there and made no sense.
+    `defaulted`, `lost`, `stale` and `unreadable` count entities of which at least one view is a default row,
+    one because the store did not answer, one that was near at hand while it did not, or one that was there
+    and made no sense.
     """
 
     block: Block
     worst: NDArray[np.uint8]
     by_view: Mapping[str, NDArray[np.uint8]]
     defaulted: int
+    lost: int
     stale: int
     unreadable: int
     ids_out_of_range: int
@@ -123,21 +127,30 @@ class EntityPlan:
         rows: Sequence[bytes | None] | FeatureStatus,
         overrides: Sequence[Override],
         now_s: float,
+        lost: NDArray[np.uint8] | None = None,
     ) -> EntityRows:
-        """Unpack the rows of the draft's keys, age them, lay request-time fields over them, fill gaps."""
+        """Unpack the rows of the draft's keys, age them, lay request-time fields over them, fill gaps.
+
+        `lost` has, for each key, the status of a row that the store did not give, and 0 of the others; a
+        status in place of rows is that of all of them.
+        """
         if not self.views:  # the schema knows no such entity, so nothing is read and nothing is missing
-            return EntityRows(draft.block, np.zeros(0, np.uint8), {}, 0, 0, 0, 0)
+            return EntityRows(draft.block, np.zeros(0, np.uint8), {}, 0, 0, 0, 0, 0)
+        if isinstance(rows, FeatureStatus):
+            lost = np.full(len(draft.keys), rows, np.uint8)
+            rows = [None] * len(draft.keys)
         by_view: dict[str, NDArray[np.uint8]] = {}
         nowhere = np.zeros(len(draft.ids), np.bool_)
-        defaulted = stale = unreadable = nowhere
+        defaulted = not_given = stale = unreadable = nowhere
         done = 0
         for of_view in draft.views:
             view, absent = of_view.plan.view, of_view.absent
-            found = rows if isinstance(rows, FeatureStatus) else rows[done : done + len(absent)]
+            these = slice(done, done + len(absent))
             done += len(absent)
             statuses = np.zeros(len(draft.ids), np.uint8)
             if len(absent):
-                statuses[absent] = self._complete(of_view, draft.ids, found)
+                of_lost = None if lost is None else lost[these]
+                statuses[absent] = self._complete(of_view, draft.ids, rows[these], of_lost)
             if view.max_age_s is not None:
                 self._age(of_view, view.max_age_s, statuses, now_s)
             by_view[view.name] = statuses
@@ -147,6 +160,8 @@ class EntityPlan:
                 if view.on_stale is OnStale.USE:
                     missing &= statuses != FeatureStatus.OUTSIDE_MAX_AGE
                 defaulted, stale = defaulted | missing, stale | near
+                if lost is not None:
+                    not_given = not_given | np.isin(statuses, _NOT_GIVEN)
                 unreadable = unreadable | (statuses >= FeatureStatus.CORRUPT)
         for given in overrides:
             given.apply(draft.block)
@@ -156,13 +171,18 @@ class EntityPlan:
             worst=reduce(np.maximum, by_view.values()),
             by_view=by_view,
             defaulted=0 if defaulted is nowhere else int(defaulted.sum()),
+            lost=0 if not_given is nowhere else int(not_given.sum()),
             stale=0 if stale is nowhere else int(stale.sum()),
             unreadable=0 if unreadable is nowhere else int(unreadable.sum()),
             ids_out_of_range=ids_out_of_range,
         )
 
     def _complete(
-        self, draft: _ViewDraft, ids: Sequence[str], rows: Sequence[bytes | None] | FeatureStatus
+        self,
+        draft: _ViewDraft,
+        ids: Sequence[str],
+        rows: Sequence[bytes | None],
+        lost: NDArray[np.uint8] | None,
     ) -> NDArray[np.uint8]:
         """Put in the rows that were absent -> their statuses; what is whole is near at hand from now on."""
         plan, absent, every = draft.plan, draft.absent, len(draft.absent) == len(ids)
@@ -170,15 +190,13 @@ class EntityPlan:
         # The columns themselves where all rows are absent, else copies of some of them.
         part = draft.part if every else Block(draft.part.ids[absent], draft.part.values[absent])
         times_ms = draft.times_ms if every else draft.times_ms[absent]
-        if isinstance(rows, FeatureStatus):
-            statuses = np.full(len(ids), rows, np.uint8)
+        statuses = plan.rows.unpack(rows, entity_hashes(plan.view, ids), part, times_ms)
+        if lost is not None and lost.any():
+            statuses = np.where(lost, lost, statuses)
             if plan.near is not None:
-                unknown = plan.near.take_stale(ids, part, times_ms)
-                statuses[np.delete(np.arange(len(ids)), unknown)] = FeatureStatus.STALE_L1
-        else:
-            statuses = plan.rows.unpack(rows, entity_hashes(plan.view, ids), part, times_ms)
-            if plan.near is not None:
-                self._keep(plan.near, draft.mark, ids, part, times_ms, statuses)
+                _stand_in(plan.near, ids, part, times_ms, statuses, np.flatnonzero(lost))
+        if plan.near is not None:
+            self._keep(plan.near, draft.mark, ids, part, times_ms, statuses)
         if not every:
             draft.part.ids[absent], draft.part.values[absent] = part.ids, part.values
             draft.times_ms[absent] = times_ms
@@ -219,3 +237,18 @@ class EntityPlan:
             return 0
         block.ids[beyond] = UNKNOWN
         return int(beyond.sum())
+
+
+def _stand_in(
+    near: NearCache,
+    ids: Sequence[str],
+    part: Block,
+    times_ms: NDArray[np.int64],
+    statuses: NDArray[np.uint8],
+    lost: NDArray[np.intp],
+) -> None:
+    """Put in what was known last of the lost rows."""
+    known, known_ms = Block(part.ids[lost], part.values[lost]), times_ms[lost]
+    unknown = near.take_stale([ids[i] for i in lost.tolist()], known, known_ms)
+    part.ids[lost], part.values[lost], times_ms[lost] = known.ids, known.values, known_ms
+    statuses[np.delete(lost, unknown)] = FeatureStatus.STALE_L1

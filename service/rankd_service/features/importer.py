@@ -1,14 +1,15 @@
 """Feature rows from a Parquet file into the store, in bulk: checked first, then streamed batch by batch.
 
 Ids and event times of the whole file are checked before the first row is written. A value that does not fit
-its field stops the import where it stands; rows are replaced whole, so it can be run again once mended.
+its field stops the import where it stands; rows are replaced whole, so it can be run again once mended. One
+that was cut short, by whatever it was, goes on where it stood (`import_mark.py`).
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,29 +25,32 @@ from rankd_contract.hashing import Strings
 from rankd_contract.keys import key_prefix
 from rankd_contract.packing import RowFormat
 from rankd_contract.schema import MISSING, FeatureSchema, FeatureView, FieldLayout
-from rankd_service.errors import StoreUnavailable
 from rankd_service.features.embedded import SNAPSHOT
-from rankd_service.features.redis_connection import BlockingConnection, pack
+from rankd_service.features.import_mark import ImportMark, file_digest
+from rankd_service.features.redis_bulk import open_bulk
 from rankd_service.features.view_file import ViewFile
 
 __all__ = ["ImportReport", "import_rows"]
 
-_ROWS_A_COMMAND = 1024  # longer commands keep a server from its readers
 _TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What was written: rows, bytes of packed rows, how long it took, and nulls by field."""
+    """What the store has now: rows, of which an earlier import wrote the first `resumed_at`, and their bytes.
+
+    And what this one took: seconds, rows written a second, and nulls by field in the rows it wrote.
+    """
 
     rows: int
+    resumed_at: int
     bytes: int
     seconds: float
     rows_per_s: float
     nulls: Mapping[str, int]
 
 
-def import_rows(
+def import_rows(  # noqa: PLR0913  # options are passed by name
     parquet: Path,
     schema: FeatureSchema,
     view: FeatureView,
@@ -56,30 +60,53 @@ def import_rows(
     ttl_s: float | None = None,
     batch_rows: int = 16_384,
     progress: Callable[[int, int], None] | None = None,
+    resume: bool = True,
 ) -> ImportReport:
     """Write one row an entity, under the keys the service reads. `progress` gets rows done and rows in all.
 
     The file needs the view's key column (integers or strings), its event time (a timestamp, or whole seconds
     since 1970) and a column for each field's source. An embedded server is asked to keep what was written.
+    With `resume`, an import of the same file that was cut short goes on behind the last row acknowledged.
 
     Raises SchemaMismatch for a missing column, ValueTypeError for a value that does not fit (file and row are
     named, rows counted from 0), StoreUnavailable where the store fails, StartupFailed for no file or address.
     """
-    started, done = time.perf_counter(), 0
+    started = time.perf_counter()
     with _errors_in(parquet), ViewFile(parquet, view, batch_rows) as file:
         hashes, packer = file.hashes(), _Packer(schema, view)
-        with closing(_Writer(url, key_prefix(namespace, schema, view), ttl_s)) as writer:
-            for batch in file.batches():
+        prefix, ttl_ms = key_prefix(namespace, schema, view), None if ttl_s is None else _ms(ttl_s)
+        with closing(open_bulk(url, _TIMEOUT_S)) as store:
+            mark = ImportMark(store, namespace, schema, view, f"{file_digest(parquet)} {ttl_ms}")
+            first = done = _first_row(mark, len(hashes)) if resume else 0
+            if progress is not None:
+                progress(done, len(hashes))
+            for batch in file.batches(first):
                 times_ms = file.event_times_ms(batch, done)
                 rows = packer.pack(batch, hashes[done : done + len(batch)], times_ms, done)
-                writer.write(file.ids(batch), rows)
+                store.drain()
+                mark.note(done)  # now that they are acknowledged
+                store.send([prefix + entity_id for entity_id in file.ids(batch)], rows, ttl_ms)
                 done += len(batch)
                 if progress is not None:
                     progress(done, len(hashes))
-            writer.finish()
+            store.drain()
+            mark.clear()
+            if store.is_embedded_as(SNAPSHOT):
+                store.save()
     seconds = time.perf_counter() - started
     nulls = {field.name: packer.nulls[field.name] for field in view.fields}
-    return ImportReport(done, done * packer.row_bytes, seconds, done / seconds, nulls)
+    written = done - first
+    return ImportReport(done, first, done * packer.row_bytes, seconds, written / seconds, nulls)
+
+
+def _first_row(mark: ImportMark, rows: int) -> int:
+    """Return where to begin: where an import of the same file was cut short, else at its first row."""
+    done = mark.rows_done()
+    return done if 0 <= done <= rows else 0
+
+
+def _ms(seconds: float) -> int:
+    return max(1, round(1000 * seconds))
 
 
 @contextmanager
@@ -117,57 +144,6 @@ class _Packer:
         except ValueTypeError as error:
             raise error.from_row(first_row) from error
         return self._format.pack(block, hashes, times_ms)
-
-
-class _Writer:
-    """Sends rows ahead of the replies: the server stores one batch while the next one is encoded."""
-
-    def __init__(self, url: str, prefix: str, ttl_s: float | None) -> None:
-        self._connection = BlockingConnection(url, _TIMEOUT_S)
-        self._prefix, self._ttl_ms = prefix, None if ttl_s is None else max(1, round(1000 * ttl_s))
-        self._awaited = 0
-
-    def write(self, ids: Sequence[str], rows: Sequence[bytes]) -> None:
-        """Send rows, once the replies to the rows before are in."""
-        keys = [self._prefix + entity_id for entity_id in ids]
-        commands = _msets(keys, rows) if self._ttl_ms is None else _sets(keys, rows, self._ttl_ms)
-        self._drain()
-        self._connection.send(b"".join(commands))
-        self._awaited = len(commands)
-
-    def finish(self) -> None:
-        """Wait for the last replies, and have an embedded server keep the rows."""
-        self._drain()
-        self._connection.send(pack("CONFIG", "GET", "dbfilename"))
-        try:
-            embedded = self._connection.receive() == [b"dbfilename", SNAPSHOT.encode()]
-        except StoreUnavailable:
-            return  # a server that shows us no configuration is not ours
-        if embedded:
-            self._connection.send(pack("SAVE"))
-            self._connection.receive()
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _drain(self) -> None:
-        for _ in range(self._awaited):
-            self._connection.receive()
-        self._awaited = 0
-
-
-def _msets(keys: Sequence[str], rows: Sequence[bytes]) -> list[bytes]:
-    commands = []
-    for start in range(0, len(keys), _ROWS_A_COMMAND):
-        chunk = slice(start, start + _ROWS_A_COMMAND)
-        pairs: list[str | bytes] = [*keys[chunk], *keys[chunk]]
-        pairs[0::2], pairs[1::2] = keys[chunk], rows[chunk]
-        commands.append(pack("MSET", *pairs))
-    return commands
-
-
-def _sets(keys: Sequence[str], rows: Sequence[bytes], ttl_ms: int) -> list[bytes]:
-    return [pack("SET", key, row, "PX", ttl_ms) for key, row in zip(keys, rows, strict=True)]
 
 
 def _shifted(at: FieldLayout, first: FieldLayout) -> FieldLayout:

@@ -1,7 +1,7 @@
 """One connection to a store's server, and one exchange on it at a time.
 
-Nothing is sent ahead of a reply: a reply too many, or one left over, can then never be taken for the next
-one, and a huge value holds up nobody else. Whoever asks is called back exactly once.
+Nothing is sent ahead of an exchange's replies: a reply too many, or one left over, can then never be taken
+for the next one's, and a huge value holds up nobody else. Whoever asks is called back exactly once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from typing import Any, Protocol
 __all__ = ["Done", "Link", "OpenLink"]
 
 Done = Callable[[Any, Exception | None], None]
-"""Gets the reply and None, or None and why there is none."""
+"""Gets the reply and None, or None and why there is none.
+
+Where several replies were asked for the reply is their list; an error the server answered with stands in it.
+"""
 
 
 class Link(Protocol):
@@ -22,8 +25,8 @@ class Link(Protocol):
     def open(self) -> bool:
         """Whether another exchange can be begun."""
 
-    def ask(self, command: bytes, done: Done) -> None:
-        """Send a packed command; `done` is called once, later."""
+    def ask(self, commands: bytes, done: Done, replies: int = 1) -> None:
+        """Send packed commands that have so many replies; `done` is called once, later."""
 
     def abort(self, reason: Exception) -> None:
         """End the connection; an exchange under way is done, with this reason."""

@@ -1,8 +1,7 @@
-"""How a Redis or Valkey server is reached, and what its failures are called.
+"""How a Redis or Valkey server is reached.
 
-One table maps every way a server or the wire can fail to a StoreErrorKind. None of redis-py's own waits and
-retries is left to its default: whoever asks says how long. This is the one file of the service that imports
-redis.
+None of redis-py's own waits and retries is left to its default: whoever asks says how long. Only the files
+whose names begin with `redis_` import redis.
 """
 
 from __future__ import annotations
@@ -18,52 +17,36 @@ from redis import exceptions as errors
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.retry import Retry as BlockingRetry
 
-from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
+from rankd_service.errors import StartupFailed, StoreUnavailable
 from rankd_service.features.link import Done, Link, OpenLink
+from rankd_service.features.redis_failures import FAILURES, kind_of
+from rankd_service.features.redis_sentinel import MasterFinder
+from rankd_service.features.store_address import StoreKind, parse_address, shown_url
 from rankd_service.features.wire_link import WireAddress, open_wire_link
 
 __all__ = [
-    "FAILURES",
     "AbstractConnection",
     "BlockingConnection",
     "Connector",
     "RedisPyLink",
-    "kind_of",
+    "key_slot",
     "links_to",
     "pack",
-    "shown_url",
 ]
-
-# ValueError and TypeError: a parser that is fed garbage. RuntimeError: uvloop, where a connection was lost
-# before its use.
-FAILURES = (errors.RedisError, hiredis.ReplyError, OSError, ValueError, TypeError, RuntimeError)
-_KINDS: tuple[tuple[tuple[type[Exception], ...], StoreErrorKind], ...] = (
-    ((errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError), StoreErrorKind.AUTH),
-    ((errors.AuthenticationWrongNumberOfArgsError,), StoreErrorKind.AUTH),
-    ((errors.BusyLoadingError, errors.MasterDownError), StoreErrorKind.LOADING),
-    ((errors.InvalidResponse, ValueError, TypeError), StoreErrorKind.PROTOCOL),
-    ((errors.ResponseError, hiredis.ReplyError), StoreErrorKind.REPLY),
-    ((errors.TimeoutError, TimeoutError), StoreErrorKind.TIMEOUT),
-)
-
-_REPLY_KINDS = {
-    "NOAUTH": StoreErrorKind.AUTH,
-    "NOPERM": StoreErrorKind.AUTH,
-    "WRONGPASS": StoreErrorKind.AUTH,
-    "LOADING": StoreErrorKind.LOADING,
-    "MASTERDOWN": StoreErrorKind.LOADING,
-}
 
 
 def links_to(url: str, timeout_s: float) -> OpenLink:
     """Return what opens links to an address, each within `timeout_s`.
 
-    Our own links where a plain socket will do, redis-py's for TLS and for options in the address.
-    Raises StartupFailed where the address is none.
+    Our own links where a plain socket will do, redis-py's for TLS and for options in the address. Where
+    sentinels know the server, they are asked for each link anew. Raises StartupFailed for no address.
     """
     connector = Connector(url, timeout_s)
+    if connector.finder is not None:
+        return _links_by_sentinel(connector.finder, timeout_s)
     address = _plain(url)
 
     async def wire() -> Link:
@@ -75,6 +58,19 @@ def links_to(url: str, timeout_s: float) -> OpenLink:
         return RedisPyLink(await connector.connect())
 
     return redis_py if address is None else wire
+
+
+def _links_by_sentinel(finder: MasterFinder, timeout_s: float) -> OpenLink:
+    openers: dict[str, OpenLink] = {}
+
+    async def found() -> Link:
+        url = await finder.find()
+        if url not in openers:  # the last one's only: a failover changes it
+            openers.clear()
+            openers[url] = links_to(url, timeout_s)
+        return await openers[url]()
+
+    return found
 
 
 def _plain(url: str) -> WireAddress | None:
@@ -93,19 +89,21 @@ def _plain(url: str) -> WireAddress | None:
 
 
 class Connector:
-    """Opens connections to one address, each within `timeout_s`."""
+    """Opens connections to one address, each within `timeout_s`; `finder` asks sentinels where it leads."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
         """Check the address without connecting. Raises StartupFailed where it is none."""
-        self.opened = 0
+        address = parse_address(url)
+        by_sentinel = address.kind is StoreKind.SENTINEL
+        self.finder = MasterFinder(address, timeout_s) if by_sentinel else None
         self._timeout_s = timeout_s
         try:
-            options: dict[str, Any] = {**parse_url(url)}
+            options: dict[str, Any] = {**parse_url(address.of_node(address.nodes[0]) if by_sentinel else url)}
             self._kind: Callable[..., AbstractConnection] = options.pop("connection_class", Connection)
             self._options = {
                 **options,
                 "socket_connect_timeout": timeout_s,
-                "socket_timeout": None,  # RedisStore bounds each exchange as a whole
+                "socket_timeout": None,  # whoever asks bounds each exchange as a whole
                 "retry": Retry(NoBackoff(), 0),
                 "health_check_interval": 0,
                 "decode_responses": False,
@@ -117,6 +115,8 @@ class Connector:
 
     async def connect(self) -> AbstractConnection:
         """Open a connection within the timeout, handshake included."""
+        if self.finder is not None:
+            return await Connector(await self.finder.find(), self._timeout_s).connect()
         connection = self._kind(**self._options)
         if isinstance(connection, SSLConnection) and isinstance(self._pattern, SSLConnection):
             connection.ssl_context = self._pattern.ssl_context  # reads the root certificates once
@@ -127,7 +127,6 @@ class Connector:
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
-        self.opened += 1
         return connection
 
 
@@ -137,6 +136,9 @@ class BlockingConnection:
     def __init__(self, url: str, timeout_s: float) -> None:
         """Connect. Raises StartupFailed where the address is none, StoreUnavailable where nobody answers."""
         self._url = shown_url(url)
+        address = parse_address(url)
+        if address.kind is StoreKind.SENTINEL:
+            url = self._attempt(MasterFinder(address, timeout_s).find_blocking, connecting=True)
         try:
             parse: Callable[[str], dict[str, Any]] = redis.connection.parse_url
             options = parse(url)
@@ -178,9 +180,9 @@ class RedisPyLink:
         self._reason: Exception | None = None
         self.open = True
 
-    def ask(self, command: bytes, done: Done) -> None:
-        """Send a packed command; `done` is called once, later."""
-        self._task = asyncio.create_task(self._exchange(command, done))
+    def ask(self, commands: bytes, done: Done, replies: int = 1) -> None:
+        """Send packed commands that have so many replies; `done` is called once, later."""
+        self._task = asyncio.create_task(self._exchange(commands, done, replies))
 
     def abort(self, reason: Exception) -> None:
         """End the connection; an exchange under way is done, with this reason."""
@@ -198,14 +200,17 @@ class RedisPyLink:
         if self._task is not None:
             await asyncio.wait((self._task,))
 
-    async def _exchange(self, command: bytes, done: Done) -> None:
+    async def _exchange(self, commands: bytes, done: Done, replies: int) -> None:
         reply: Any = None
         failure: Exception | None = None
         try:
             if await _is_dirty(self._connection):
                 raise ConnectionResetError("the idle connection was closed, or held a reply too many")
-            await self._connection.send_packed_command(command, check_health=False)
-            reply = await self._connection.read_response()
+            await self._connection.send_packed_command(commands, check_health=False)
+            if replies == 1:
+                reply = await self._connection.read_response()
+            else:
+                reply = [await self._reply() for _ in range(replies)]
         except FAILURES as error:
             failure = error
             self.open = isinstance(error, errors.ResponseError) and self._connection.is_connected
@@ -216,6 +221,15 @@ class RedisPyLink:
             await self._connection.disconnect(nowait=True)
         self._task = None
         done(reply, failure)
+
+    async def _reply(self) -> Any:
+        """Read one of several replies; an error the server answered with is one of them."""
+        try:
+            return await self._connection.read_response()
+        except errors.ResponseError as error:
+            if not self._connection.is_connected:
+                raise
+            return error
 
 
 async def _is_dirty(connection: AbstractConnection) -> bool:
@@ -228,16 +242,6 @@ async def _is_dirty(connection: AbstractConnection) -> bool:
         return True
 
 
-def kind_of(error: Exception, connecting: bool) -> StoreErrorKind:
-    """Return what kind of failure an error is; `connecting` where no connection stood yet."""
-    if isinstance(error, hiredis.ReplyError) and str(error).partition(" ")[0] in _REPLY_KINDS:
-        return _REPLY_KINDS[str(error).partition(" ")[0]]
-    if isinstance(error, errors.ResponseError | hiredis.ReplyError) and "unauthenticated" in str(error):
-        return StoreErrorKind.AUTH  # how Redis 7.0 refuses a long command of somebody it does not know
-    lost = StoreErrorKind.REFUSED if connecting else StoreErrorKind.RESET
-    return next((kind for kinds, kind in _KINDS if isinstance(error, kinds)), lost)
-
-
 def _no_address(url: str) -> StartupFailed:
     expected = "redis://user:password@host:6379/0, rediss:// for TLS or unix:// for a socket"
     return StartupFailed(f"{shown_url(url)}: not an address of a Redis server: expected {expected}")
@@ -247,14 +251,3 @@ def pack(*command: str | bytes | int) -> bytes:
     """Return a command in the protocol's bytes; hiredis is ten times as fast at it as redis-py."""
     packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # the stub knows tuples of one
     return packed
-
-
-def shown_url(url: str) -> str:
-    """Return an address as logs may show it: without user, password and options."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return "an unreadable address"
-    secret = "***@" if "@" in parts.netloc else ""
-    return f"{parts.scheme}://{secret}{host}{port}{parts.path}"

@@ -20,7 +20,8 @@ class FeatureStore(Protocol):
         """Return the values under all keys of a request, in their order; None where there is none.
 
         Raises StoreUnavailable, whose kind says why: REFUSED, RESET, TIMEOUT (the budget is spent), BUSY (too
-        many reads are outstanding), LOADING, AUTH, PROTOCOL or REPLY.
+        many reads are outstanding), LOADING, AUTH, PROTOCOL or REPLY; of several servers also MOVED and
+        CLUSTER_DOWN. Where only some of them failed it is an IncompleteRead, with the rows of the others.
         """
 
     async def ping(self, budget_s: float) -> bool:

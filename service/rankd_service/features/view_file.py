@@ -70,9 +70,15 @@ class ViewFile:
             raise ValueTypeError(key, row, "an id that no other row has", f"the id of row {other}")
         return hashes
 
-    def batches(self) -> Iterator[Any]:
-        """Give out the rows as Arrow record batches, in the file's order."""
-        return self._read(self._columns())
+    def batches(self, first_row: int = 0) -> Iterator[Any]:
+        """Give out the rows from one on as Arrow record batches, in the file's order."""
+        groups, skipped = self._groups_from(first_row)
+        for batch in self._read(self._columns(), groups):
+            if skipped >= len(batch):
+                skipped -= len(batch)
+                continue
+            yield batch.slice(skipped) if skipped else batch
+            skipped = 0
 
     def ids(self, batch: Any) -> list[str]:
         """Return a batch's ids."""
@@ -144,8 +150,20 @@ class ViewFile:
             raise ValueTypeError(self._view.key, first_row + at, expected, f"{lengths[at]} bytes")
         return strings
 
-    def _read(self, columns: list[str]) -> Iterator[Any]:
-        batches = self._file.iter_batches(batch_size=self._batch_rows, columns=list(dict.fromkeys(columns)))
+    def _groups_from(self, first_row: int) -> tuple[list[int], int]:
+        """Find the row group of a row and those after it -> them, and how many rows come before it."""
+        meta, before = self._file.metadata, 0
+        for group in range(meta.num_row_groups):
+            rows = meta.row_group(group).num_rows
+            if before + rows > first_row:
+                return list(range(group, meta.num_row_groups)), first_row - before
+            before += rows
+        return [], 0
+
+    def _read(self, columns: list[str], groups: list[int] | None = None) -> Iterator[Any]:
+        batches = self._file.iter_batches(
+            batch_size=self._batch_rows, row_groups=groups, columns=list(dict.fromkeys(columns))
+        )
         while True:
             try:
                 batch = next(batches, None)

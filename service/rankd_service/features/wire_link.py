@@ -35,14 +35,16 @@ class WireLink(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=Ellipsis, errors="replace")
         self._transport: Any = None
         self._done: Done | None = None
+        self._replies: list[Any] = []
+        self._wanted = 1
         self._reason: Exception | None = None
         self._gone = asyncio.get_running_loop().create_future()
         self.open = False
 
-    def ask(self, command: bytes, done: Done) -> None:
-        """Send a packed command; `done` is called once, later."""
-        self._done = done
-        self._transport.write(command)
+    def ask(self, commands: bytes, done: Done, replies: int = 1) -> None:
+        """Send packed commands that have so many replies; `done` is called once, later."""
+        self._done, self._wanted = done, replies
+        self._transport.write(commands)
 
     def abort(self, reason: Exception) -> None:
         """End the connection; an exchange under way is done, with this reason."""
@@ -60,10 +62,13 @@ class WireLink(asyncio.Protocol):
         self._transport, self.open = transport, True
 
     def data_received(self, data: bytes) -> None:
-        """Read on; hand a whole reply to whoever asked."""
+        """Read on; hand whole replies to whoever asked."""
         self._reader.feed(data)
         try:
             reply = self._reader.gets()
+            while reply is not Ellipsis and len(self._replies) + 1 < self._wanted:
+                self._replies.append(reply)
+                reply = self._reader.gets()
         except hiredis.HiredisError as error:
             return self.abort(ValueError(str(error)))
         if reply is Ellipsis:
@@ -73,6 +78,9 @@ class WireLink(asyncio.Protocol):
             return self.abort(ValueError("a reply that nobody asked for"))
         if self._reader.has_data():
             self.abort(ValueError("a reply too many"))
+        if self._wanted > 1:
+            replies, self._replies, self._wanted = [*self._replies, reply], [], 1
+            return done(replies, None)
         if isinstance(reply, hiredis.ReplyError):
             return done(None, reply)
         return done(reply, None)

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import ssl
-import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
-from rankd_service.features.redis_connection import BlockingConnection, pack, shown_url
+from rankd_service.features.redis_client import RedisClient
+from rankd_service.features.redis_connection import BlockingConnection, pack
 from rankd_service.features.redis_store import RedisStore
 from rankd_service.features.store import FeatureStore
+from rankd_service.features.store_address import shown_url
+from tests.support.certificate import certificate_in, serving
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey, free_port
 
@@ -36,7 +36,7 @@ def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def a_store(url: str, on_error: Callable[[StoreErrorKind], None] | None = None) -> RedisStore:
-    return RedisStore(
+    client = RedisClient(
         url if "?" in url else url + suffix,
         connections=2,
         connect_timeout_s=1.0,
@@ -44,6 +44,7 @@ def a_store(url: str, on_error: Callable[[StoreErrorKind], None] | None = None) 
         max_outstanding=8,
         on_error=on_error,
     )
+    return RedisStore(client)
 
 
 def using(url: str, scenario: Callable[[RedisStore], Awaitable[None]]) -> None:
@@ -172,7 +173,7 @@ def test_closing_ends_waiting_reads_and_every_connection(server: Valkey) -> None
             with pytest.raises(StoreUnavailable, match="closed"):
                 await store.read(["a"], 1.0)
             await store.close()
-            assert not [task for task in asyncio.all_tasks() if "RedisStore" in repr(task.get_coro())]
+            assert not [task for task in asyncio.all_tasks() if "RedisClient" in repr(task.get_coro())]
 
     asyncio.run(main())
 
@@ -203,27 +204,14 @@ def test_a_unix_socket_is_an_address_too(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of 127.0.0.1 and its key, signed by itself."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed: no certificate to serve TLS with")
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    made = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    made += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-    subprocess.run(
-        [*made, "-keyout", path, "-out", path.with_suffix(".crt")], check=True, capture_output=True
-    )
-    path.write_bytes(path.read_bytes() + path.with_suffix(".crt").read_bytes())
-    return path
+    return certificate_in(tmp_path_factory.mktemp("tls"))
 
 
 def test_tls_is_spoken_and_the_certificate_checked(server: Valkey, certificate: Path) -> None:
     server.put({"a": b"1"})
 
     async def main() -> None:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(certificate)
-        async with Proxy(server.port, tls=context) as proxy:
+        async with Proxy(server.port, tls=serving(certificate)) as proxy:
             trusting = a_store(f"rediss://127.0.0.1:{proxy.port}/0?ssl_ca_certs={certificate}")
             assert await asyncio.gather(*(trusting.read(["a"], 2.0) for _ in range(4))) == [[b"1"]] * 4
             await trusting.close()
@@ -273,7 +261,7 @@ def test_an_address_is_shown_without_its_secrets(url: str, shown: str) -> None:
 
 def test_neither_a_store_nor_its_errors_show_a_secret() -> None:
     async def scenario(store: RedisStore) -> None:
-        assert repr(store).startswith("RedisStore(redis://***@127.0.0.1:")
+        assert repr(store).startswith("RedisStore(RedisClient(redis://***@127.0.0.1:")
         with pytest.raises(StoreUnavailable) as failure:
             await store.read(["a"], 1.0)
         assert "secret" not in str(failure.value) + repr(store)
