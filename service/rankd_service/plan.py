@@ -1,7 +1,7 @@
 """How many processes serve, and with how many threads each runs a graph: decided once, said at the start.
 
-By default one process a core that may be used, one thread each: that answers the most requests a second
-(docs/results/workers.md). Threads shorten a single large request and cost throughput, so they are asked for.
+By default one process a core that may be used, one thread each: whole requests run beside each other, not
+only their graphs. Threads are for few and large requests, and asked for (bench/workers.py measures both).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ __all__ = ["Supervisor"]
 
 _TICK_S = 0.05
 _COUNTS_S = 0.5  # how long a scrape waits for a worker, before it goes with what that one last said
-_MARGIN_S = 5.0  # beyond the time to drain, for closing the store and leaving
+_MARGIN_S = 3.0  # beyond the time to drain, for closing the store and leaving
 _HOPELESS = 3
 _log = logging.getLogger(__name__)
 
