@@ -140,6 +140,21 @@ def test_a_killed_worker_loses_only_its_own_and_is_replaced_and_no_counter_falls
     assert seen[-1]['rankd_worker_restarts_total{cause="killed"}'] == 1
 
 
+@pytest.mark.slow
+@pytest.mark.fault("G4")
+def test_a_worker_that_crashes_in_native_code_says_where_and_is_replaced(service: ServiceProcess) -> None:
+    before = workers(service)
+    os.kill(before[0], signal.SIGSEGV)
+    until(lambda: before[0] not in workers(service))
+    until(lambda: ready(service) == 2)
+    assert metrics(service)['rankd_worker_restarts_total{cause="signal"}'] == 1
+    assert service.process.stderr is not None
+    os.set_blocking(service.process.stderr.fileno(), False)
+    written = service.process.stderr.read() or b""
+    assert b"Fatal Python error: Segmentation fault" in written
+    assert b"Current thread" in written
+
+
 @pytest.mark.fault("G5")
 def test_a_worker_that_hangs_is_found_by_its_silence_and_replaced(service: ServiceProcess) -> None:
     before = workers(service)

@@ -3,7 +3,7 @@
 Whoever is free takes the next connection, so that none waits for a worker that hangs, starts or is gone. But
 connections are kept for long: a worker that has more than another steps back for a moment, and takes what is
 still there after it. (SO_REUSEPORT gives each worker a queue of its own: by chance the fuller, the one that
-hangs, or the one whose process just died. ADR 10 has the figures.)
+hangs, or the one whose process just died. ADR 11 has the figures.)
 """
 
 from __future__ import annotations
