@@ -1,6 +1,6 @@
 """Two workers with one thread each, or one worker with two threads? Small requests and large ones.
 
-    python bench/workers.py --out docs/results
+    PYTHONPATH=. python bench/workers.py --out docs/results
 
 All services run at once over one bundle, none with a store, and are asked in turns. One caller shows what a
 single request takes, eight show how many are answered. What else runs on the machine only ever makes a round
