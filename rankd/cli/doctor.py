@@ -22,7 +22,6 @@ from pathlib import Path
 import typer
 from rich.markup import escape
 
-from rankd.cli.cores import cores
 from rankd.cli.data import Root
 from rankd.cli.screen import EXTRAS, HOME, Home, JsonFlag, RedisUrl, out, print_json
 
@@ -181,6 +180,8 @@ def _settings() -> Iterator[Finding]:
 
 
 def _cores() -> Iterator[Finding]:
+    from rankd_service.cores import cores
+
     found = cores()
     limits = f"{found.machine} in the machine, {found.affinity} by affinity"
     limits += "" if found.quota is None else f", {found.quota:g} by quota"

@@ -24,7 +24,7 @@ _PR_SET_PDEATHSIG = 1
 
 @contextmanager
 def serving(
-    home: Path, repository: Path, port: int, redis_url: str | None = None
+    home: Path, repository: Path, port: int, redis_url: str | None = None, workers: int = 1
 ) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """Run `rankd serve` on a port of this machine; yields the process and its address once it is ready."""
     places = [
@@ -34,6 +34,8 @@ def serving(
         str(repository),
         "--port",
         str(port),
+        "--workers",
+        str(workers),
         "--log-level",
         "warning",
     ]

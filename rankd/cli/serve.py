@@ -19,6 +19,9 @@ def serve(
     repository: Annotated[Path | None, typer.Option(help="Published bundles; default: HOME/bundles.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; default 8080.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve; default: one for each core that may be used.")
+    ] = None,
     log_level: Annotated[
         str | None, typer.Option(help="Least important record to write: info, warning or error.")
     ] = None,
@@ -28,11 +31,11 @@ def serve(
     if parent is not None:
         die_with(parent)
     with wants():
-        from rankd_service.app import serve as run
         from rankd_service.errors import StartupFailed
         from rankd_service.settings import load_settings
+        from rankd_service.workers.launch import serve as run
 
-    listen = {"host": host, "port": port, "log_level": log_level}
+    listen = {"host": host, "port": port, "workers": workers, "log_level": log_level}
     given: dict[str, dict[str, Any]] = {"server": {k: v for k, v in listen.items() if v is not None}}
     if repository is not None:
         given["models"] = {"repository": repository}

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rankd_service.app import serve
 from rankd_service.errors import StartupFailed
 from rankd_service.settings import load_settings
+from rankd_service.workers.launch import serve
 
 __all__ = ["main"]
 

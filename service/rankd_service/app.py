@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 import uvicorn
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 
 from rankd_service.admission.limit import GradientLimit
 from rankd_service.admission.limiter import Limiter
@@ -32,19 +32,20 @@ from rankd_service.features.store import FeatureStore
 from rankd_service.features.store_address import StoreKind, parse_address
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.lifecycle import Lifecycle
-from rankd_service.logs import log_to_stderr
+from rankd_service.listener import listen
 from rankd_service.pipeline import RankPipeline
+from rankd_service.plan import Plan
 from rankd_service.server import DrainingServer
 from rankd_service.settings import FeatureSettings, LimitSettings, RedisSettings, ServerSettings, Settings
 from rankd_service.surfaces.door import Door
-from rankd_service.surfaces.health import health_routes
+from rankd_service.surfaces.health import Exposition, health_routes
 from rankd_service.surfaces.http import add_routes
 from rankd_service.surfaces.openapi import document
 from rankd_service.surfaces.protocol import BoundedProtocol, Bounds
 from rankd_service.surfaces.rank import RankEndpoint, RankFirst
-from rankd_service.telemetry import UNKNOWN_MODEL, Telemetry
+from rankd_service.telemetry import UNKNOWN_MODEL, CrewGauges, Telemetry
 
-__all__ = ["Service", "build", "serve", "wire"]
+__all__ = ["Service", "build", "serve", "server_config", "wire"]
 
 # One process does one thing at a time; more under way only overlap their waits for the store.
 _FIRST_LIMIT, _LEAST_LIMIT = 8, 2
@@ -68,10 +69,17 @@ def build(settings: Settings, store: FeatureStore | None = None, clock: Clock | 
     return wire(settings, store, clock).app
 
 
-def wire(settings: Settings, store: FeatureStore | None = None, clock: Clock | None = None) -> Service:
+def wire(
+    settings: Settings,
+    store: FeatureStore | None = None,
+    clock: Clock | None = None,
+    crew: CrewGauges | None = None,
+    exposition: Exposition | None = None,
+) -> Service:
     """Wire the service. Without `store` the one named in the settings is used, or an embedded one.
 
-    Raises StartupFailed where the store's address is none, or no embedded one can be started.
+    Where this process is one of several, `crew` knows the others and `exposition` the metrics of all. Raises
+    StartupFailed where the store's address is none, or no embedded one can be started.
     """
     clock, telemetry, registry = clock or SystemClock(), Telemetry(CollectorRegistry()), ModelRegistry()
     near = near_caches(settings.features, clock)
@@ -87,7 +95,8 @@ def wire(settings: Settings, store: FeatureStore | None = None, clock: Clock | N
         feed = open_feed(url, store, near, settings.redis, clock)
     pipeline = RankPipeline(registry, store, telemetry, settings, clock)
     bundles = BundleWatch(registry, near, feed, telemetry, settings)
-    lifecycle = Lifecycle(bundles, store, feed, settings)
+    lifecycle = Lifecycle(bundles, store, feed, settings, crew)
+    telemetry.watch_crew(lifecycle.crew)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -109,10 +118,17 @@ def wire(settings: Settings, store: FeatureStore | None = None, clock: Clock | N
     telemetry.watch_limiter(limiter)
     endpoint = RankEndpoint(pipeline, lifecycle, limiter, telemetry, settings.limits, clock)
     add_routes(app, pipeline, endpoint)
-    app.include_router(health_routes(lifecycle, telemetry.registry))
+    app.include_router(health_routes(lifecycle, exposition or _own_metrics(telemetry)))
     document(app, settings.limits)
     app.middleware_stack = RankFirst(app.build_middleware_stack(), endpoint)
     return Service(app, lifecycle, telemetry, clock, Door(limiter, settings.limits, telemetry))
+
+
+def _own_metrics(telemetry: Telemetry) -> Exposition:
+    async def exposition() -> Collector:
+        return telemetry.registry
+
+    return exposition
 
 
 def _limit(settings: LimitSettings) -> GradientLimit:
@@ -164,26 +180,26 @@ def open_feed(
     return ChangeFeed(url, near, connect_timeout_s=patience_s, clock=clock)
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what was accepted. Raises StartupFailed."""
-    log_to_stderr(settings.server.log_level.value.upper())
-    listener = _listen(settings.server.host, settings.server.port)
+def serve(settings: Settings, plan: Plan) -> None:
+    """Serve in this process until SIGTERM or SIGINT, then finish what was accepted. Raises StartupFailed."""
+    listener = listen(settings.server.host, settings.server.port)
     service = wire(settings)
     server = DrainingServer(
-        _server_config(service, settings.server),
+        server_config(service, settings.server),
         service.clock,
         service.lifecycle.drain,
         settings.server.lame_duck_s,
     )
     host, port = listener.getsockname()[:2]
-    _log.info("listening", extra={"host": host, "port": port})
+    _log.info("listening", extra={"host": host, "port": port, **plan.figures})
     server.run(sockets=[listener])
     if not server.started:
         raise StartupFailed("the server could not start; the log says why")
     _log.info("stopped")
 
 
-def _server_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
+def server_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
+    """Configure uvicorn for a wired service."""
     bounds = Bounds(
         connections=min(settings.max_connections, _most_descriptors() - _OWN_DESCRIPTORS),
         receive_s=settings.receive_s,
@@ -206,19 +222,6 @@ def _server_config(service: Service, settings: ServerSettings) -> uvicorn.Config
 
 def _most_descriptors() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        # Python adds "(while attempting to bind on address ...)", which says the address again.
-        reason = (error.strerror or str(error)).partition(" (while attempting")[0]
-        raise StartupFailed(
-            f"cannot listen on {host} port {port}: {reason}; free the port, or choose another with --port "
-            "(server.port in a settings file)"
-        ) from error
 
 
 def _version() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -15,6 +16,7 @@ from rankd_service.bundle_watch import BundleWatch
 from rankd_service.features.change_feed import Feed
 from rankd_service.features.store import FeatureStore
 from rankd_service.settings import Settings
+from rankd_service.telemetry import CrewGauges
 
 __all__ = ["Lifecycle", "State"]
 
@@ -38,6 +40,7 @@ class Readiness:
     state: State
     store: str
     models: dict[str, int]
+    workers: dict[str, int]
     missing: list[str] = field(default_factory=list)
 
 
@@ -50,10 +53,12 @@ class Lifecycle:
         store: FeatureStore,
         feed: Feed | None,
         settings: Settings,
+        crew: CrewGauges | None = None,
     ) -> None:
-        """Keep the parts; nothing is started yet."""
+        """Keep the parts; nothing is started yet. Without a `crew` this is the only process that serves."""
         self._bundles, self._store, self._feed = bundles, store, feed
         self._settings = settings
+        self.crew = crew or _Alone(self)
         self.state = State.STARTING
         self._stopping = asyncio.Event()
         self._models: asyncio.Task[None] | None = None
@@ -61,6 +66,11 @@ class Lifecycle:
     def start(self) -> None:
         """Begin to load the models, and to follow what is published."""
         self._models = asyncio.create_task(self._serve_models())
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent here."""
+        return self.state is State.SERVING and bool(self._bundles.versions())
 
     @property
     def draining(self) -> bool:
@@ -92,11 +102,14 @@ class Lifecycle:
             missing.append("models: none loaded yet" if self.state is State.STARTING else none)
         if not store_up:
             missing.append("store: not answering; answers are degraded")
+        missing += self.crew.missing()
+        standings = self.crew.standings()
         return Readiness(
-            ready=bool(models) and self.state is State.SERVING,
+            ready=self.ready,
             state=self.state,
             store="up" if store_up else "down",
             models=models,
+            workers={"ready": standings["ready"], "total": sum(standings.values())},
             missing=missing,
         )
 
@@ -124,3 +137,22 @@ def _plain(name: str) -> str:
 def _refusal(name: str, version: int | None) -> str:
     goes_on = f"; version {version} goes on being served" if version is not None else ""
     return f"model {_plain(name)}: its bundle was refused, the log says why{goes_on}"
+
+
+class _Alone:
+    """The crew of a service that is one process."""
+
+    def __init__(self, lifecycle: Lifecycle) -> None:
+        self._lifecycle = lifecycle
+
+    def standings(self) -> Mapping[str, int]:
+        return {"ready": int(self._lifecycle.ready), "not_ready": int(not self._lifecycle.ready)}
+
+    def restarts(self) -> Mapping[str, int]:
+        return {}
+
+    def connections(self) -> Sequence[int]:
+        return ()
+
+    def missing(self) -> Sequence[str]:
+        return ()

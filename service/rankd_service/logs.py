@@ -30,7 +30,11 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record, with what was passed as `extra`, as one line of JSON."""
+    """Formats a record, with what was passed as `extra`, as one line of JSON; `always` stands in each."""
+
+    def __init__(self, **always: object) -> None:
+        super().__init__()
+        self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -39,6 +43,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._always,
         }
         line.update((key, value) for key, value in record.__dict__.items() if key not in _STANDARD)
         if record.exc_info:
@@ -50,10 +55,13 @@ class JsonLines(logging.Formatter):
             return text.encode(errors="replace").decode()
 
 
-def log_to_stderr(level: str = "INFO") -> None:
-    """Send every record of the process from that level up to stderr, and whatever else it has to say."""
+def log_to_stderr(level: str = "INFO", **always: object) -> None:
+    """Send every record of the process from that level up to stderr, and whatever else it has to say.
+
+    `always` stands in each line, such as the number of a worker.
+    """
     handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonLines(**always))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught

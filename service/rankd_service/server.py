@@ -39,15 +39,28 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; at the second signal, end."""
         if self._close_at_s is not None:
-            self.force_exit = self.should_exit = True
-            return
-        patience_s = 0.0 if sig == signal.SIGINT else self._lame_duck_s
-        self._close_at_s = self._clock.monotonic_s() + patience_s
-        self._on_drain()
+            self.abandon()
+        else:
+            self.drain(0.0 if sig == signal.SIGINT else self._lame_duck_s)
+
+    def drain(self, patience_s: float) -> None:
+        """Send away who comes within `patience_s`, then close, finish and end. Only the first call counts."""
+        if self._close_at_s is None:
+            self._close_at_s = self._clock.monotonic_s() + patience_s
+            self._on_drain()
+
+    def abandon(self) -> None:
+        """End without waiting for what is under way."""
+        self.force_exit = self.should_exit = True
+
+    @property
+    def closes(self) -> bool:
+        """Whether the time for stragglers is over."""
+        return self._close_at_s is not None and self._clock.monotonic_s() >= self._close_at_s
 
     async def on_tick(self, counter: int) -> bool:
         """Close once the time for stragglers is over."""
-        if self._close_at_s is not None and self._clock.monotonic_s() >= self._close_at_s:
+        if self.closes:
             self.should_exit = True
         return await super().on_tick(counter)
 

@@ -8,6 +8,7 @@ misspelt limit would be no limit.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -96,6 +97,18 @@ class ServerSettings(_Section):
 
     host: _Host = Field(default="127.0.0.1", description="Name or address to listen on; `::` is IPv6.")
     port: int = Field(default=8080, ge=0, le=65535, description="0 takes any free one; the log says which.")
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Processes that serve; left out, one for each core that affinity and quota allow.",
+    )
+    hang_s: float = Field(
+        default=5,
+        gt=0,
+        le=_A_DAY_S,
+        description="When a worker whose event loop stands still is replaced, where there are several.",
+    )
     keep_alive_s: int = Field(
         default=75, ge=1, le=_A_DAY_S, description="How long a connection with nothing under way stays open."
     )
@@ -267,6 +280,11 @@ class Settings(BaseSettings):
     inference: InferenceSettings = InferenceSettings()
     batching: BatchingSettings = BatchingSettings()
 
+    def revealed(self) -> dict[str, Any]:
+        """Return the tree as plain values, secrets in clear: for a process of ours, never for a log."""
+        tree: dict[str, Any] = json.loads(json.dumps(self.model_dump(), default=_plain))
+        return tree
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -278,6 +296,10 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read nothing behind the caller's back: `load_settings` merges the sources."""
         return (init_settings,)
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 def load_settings(

@@ -6,7 +6,7 @@ model are made when it is loaded, so that a scrape shows zeros before the first 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from types import TracebackType
 from typing import Protocol
@@ -22,7 +22,16 @@ from rankd_service.deadline import Clock
 from rankd_service.domain import DEGRADATIONS, Degradation, ModelCard, Stage
 from rankd_service.errors import RejectReason, StoreErrorKind
 
-__all__ = ["UNKNOWN_MODEL", "LoadOutcome", "ModelMetrics", "StageTimes", "Telemetry", "Transport"]
+__all__ = [
+    "UNKNOWN_MODEL",
+    "LoadOutcome",
+    "Merge",
+    "ModelMetrics",
+    "StageTimes",
+    "Telemetry",
+    "Transport",
+    "merging",
+]
 
 UNKNOWN_MODEL = "unknown"
 OK = "200"
@@ -50,6 +59,32 @@ class LoadOutcome(StrEnum):
     LOADED = "loaded"
     REFUSED = "refused"
     FAILED = "failed"
+
+
+class Merge(StrEnum):
+    """How a family's series of several workers become one."""
+
+    COUNT = "count"  # added up, ended workers included
+    SUM = "sum"  # added up over those that live
+    LEAST = "least"
+    MOST = "most"
+    WHOLE = "whole"  # each worker tells it of all
+
+
+_MERGES = {
+    "process_max_fds": Merge.LEAST,
+    "process_start_time_seconds": Merge.LEAST,
+    "rankd_model_info": Merge.MOST,
+    "rankd_worker_connections": Merge.WHOLE,
+    "rankd_worker_restarts": Merge.WHOLE,
+    "rankd_workers": Merge.WHOLE,
+}
+
+
+def merging(family: str, kind: str) -> Merge:
+    """Return how the family of that name and Prometheus type is merged over workers."""
+    adding = Merge.COUNT if kind in {"counter", "histogram"} else Merge.SUM
+    return _MERGES.get(family, adding)
 
 
 class StoreGauges(Protocol):
@@ -98,6 +133,22 @@ class NearGauges(Protocol):
     @property
     def kept(self) -> int:
         """Rows kept."""
+
+
+class CrewGauges(Protocol):
+    """What is known of the processes that serve together."""
+
+    def standings(self) -> Mapping[str, int]:
+        """Processes by how they stand: `ready` and others."""
+
+    def restarts(self) -> Mapping[str, int]:
+        """Processes that were replaced, by cause."""
+
+    def connections(self) -> Sequence[int]:
+        """Open connections of each process."""
+
+    def missing(self) -> Sequence[str]:
+        """Which of them are not ready, in words."""
 
 
 class Telemetry:
@@ -237,6 +288,10 @@ class Telemetry:
         """Expose how many item rows were near at hand, as it is when metrics are read."""
         self.registry.register(_NearCacheCollector(caches))
 
+    def watch_crew(self, crew: CrewGauges) -> None:
+        """Expose how the processes do that serve together, as it is when metrics are read."""
+        self.registry.register(_CrewCollector(crew))
+
     def rows_read(self, view: str, statuses: NDArray[np.uint8]) -> None:
         """Count rows of one view of a served model, by status."""
         series = self._views[view]
@@ -260,6 +315,29 @@ class _NearCacheCollector(Collector):
         kept = GaugeMetricFamily("rankd_cache_entries", "Rows kept near at hand.", labels=["cache"])
         kept.add_metric(["l1_item"], self._caches.kept)
         return rows, kept
+
+
+class _CrewCollector(Collector):
+    """Reads what all processes see of each other."""
+
+    def __init__(self, crew: CrewGauges) -> None:
+        self._crew = crew
+
+    def collect(self) -> Iterable[Metric]:
+        workers = GaugeMetricFamily("rankd_workers", "Processes that serve together.", labels=["state"])
+        for state, number in self._crew.standings().items():
+            workers.add_metric([state], number)
+        restarts = CounterMetricFamily(
+            "rankd_worker_restarts", "Processes that ended and were replaced.", labels=["cause"]
+        )
+        for cause, number in self._crew.restarts().items():
+            restarts.add_metric([cause], number)
+        connections = GaugeMetricFamily(
+            "rankd_worker_connections", "Open connections of each process.", labels=["worker"]
+        )
+        for worker, number in enumerate(self._crew.connections()):
+            connections.add_metric([str(worker)], number)
+        return workers, restarts, connections
 
 
 class ModelMetrics:

@@ -42,7 +42,7 @@ def service_process(
 ) -> Iterator[ServiceProcess]:
     """Start `python -m rankd_service` on a free port, wait until its start has ended, stop it at the end."""
     port, config = free_port(), folder / "rankd.yaml"
-    server = {"lame_duck_s": 0, **settings.get("server", {}), "port": port}
+    server = {"workers": 1, "lame_duck_s": 0, **settings.get("server", {}), "port": port}
     config.write_text(yaml.safe_dump({**settings, "server": server}))
     command = [sys.executable, "-m", "rankd_service", "--config", str(config)]
     process = subprocess.Popen(command, env=environment(**changes), stderr=subprocess.PIPE)

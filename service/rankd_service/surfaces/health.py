@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from rankd_service.lifecycle import Lifecycle, State
 
-__all__ = ["health_routes"]
+__all__ = ["Exposition", "health_routes"]
+
+Exposition = Callable[[], Awaitable[Collector]]
+"""Returns the metrics of the whole service as they are now."""
 
 _NOT_YET: dict[int | str, dict[str, Any]] = {503: {"description": "Not yet, or no more; the body says why."}}
 
 
-def health_routes(lifecycle: Lifecycle, registry: CollectorRegistry) -> APIRouter:
+def health_routes(lifecycle: Lifecycle, exposition: Exposition) -> APIRouter:
     """Return the routes /livez, /startupz, /readyz and /metrics."""
     router = APIRouter(tags=["health"])
 
@@ -41,6 +45,6 @@ def health_routes(lifecycle: Lifecycle, registry: CollectorRegistry) -> APIRoute
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
         except (TypeError, ValueError):  # a version that is no number
             encode, content_type = choose_encoder("")
-        return Response(encode(registry), media_type=content_type)
+        return Response(encode(await exposition()), media_type=content_type)
 
     return router

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rankd.cli.cores import Cores, cores
+from rankd_service.cores import Cores, cores
 
 
 def machine(root: Path, groups: str, files: dict[str, str]) -> Path:

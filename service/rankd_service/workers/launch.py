@@ -1,0 +1,95 @@
+"""Serves as planned: in this process where one is enough, else with workers under a supervisor.
+
+The supervisor imports neither numpy nor onnxruntime; each worker is a new interpreter, not a fork, because
+threads and locks of these do not survive one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+
+from rankd_service.cores import cores
+from rankd_service.errors import StartupFailed
+from rankd_service.features.embedded import EmbeddedStore
+from rankd_service.listener import listen
+from rankd_service.logs import log_to_stderr
+from rankd_service.plan import Plan, plan
+from rankd_service.settings import RedisSettings, Settings
+from rankd_service.workers.board import Board
+from rankd_service.workers.place import Started
+from rankd_service.workers.supervisor import Supervisor
+
+__all__ = ["serve"]
+
+# With the import path of this process, whatever made it, and none of the working folder's own.
+_BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from rankd_service.workers.worker import main
+sys.exit(main(sys.argv[2:5]))
+"""
+_log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was accepted. Raises StartupFailed."""
+    log_to_stderr(settings.server.log_level.value.upper())
+    planned = plan(settings, cores())
+    if planned.objection:
+        _log.warning("%s", planned.objection)
+    if planned.workers > 1:
+        _supervise(settings, planned)
+        return
+    from rankd_service.app import serve as serve_alone  # noqa: PLC0415  # a supervisor must not load it
+
+    serve_alone(settings, planned)
+
+
+def _supervise(settings: Settings, planned: Plan) -> None:
+    listener = listen(settings.server.host, settings.server.port)
+    listener.setblocking(False)
+    store: EmbeddedStore | None = None
+    if settings.redis.url is None:  # ours, so that it does not end with the worker that happened to start it
+        store = EmbeddedStore.attach_or_start(settings.redis.embedded_folder, on_event=_log.warning)
+        store.watch()
+        redis = RedisSettings(**{**settings.redis.model_dump(), "url": store.url})
+        settings = settings.model_copy(update={"redis": redis})
+    page = Board.file(planned.workers)
+    spawn = partial(_spawn, listener=listener, page=page)
+    supervisor = Supervisor(settings, planned, Board(page, planned.workers), listener, spawn, time.monotonic)
+    host, port = listener.getsockname()[:2]
+    _log.info("listening", extra={"host": host, "port": port, **planned.figures})
+    try:
+        asyncio.run(supervisor.run())
+    finally:
+        os.close(page)
+        listener.close()
+        if store is not None:
+            store.stop()
+    _log.info("stopped")
+
+
+def _spawn(number: int, listener: socket.socket, page: int) -> Started:
+    ours, theirs = socket.socketpair()
+    descriptors = [theirs.fileno(), listener.fileno(), page]
+    command = [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, descriptors)]
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                [*command, f"rankd-worker-{number}"],  # for people who look at a list of processes
+                stdin=subprocess.DEVNULL,
+                pass_fds=descriptors,
+                process_group=0,  # Ctrl-C is for the supervisor, which tells the workers
+            )
+        except OSError as error:
+            ours.close()
+            raise StartupFailed(f"cannot start worker {number}: {error}") from error
+    return Started(process, ours)
