@@ -18,7 +18,7 @@ from tests.support.bundles import echo, item_rows, publish_bundle, user_rows
 from tests.support.process import service_process
 from tests.support.valkey_cluster import ValkeyCluster
 
-pytestmark = [pytest.mark.redis, pytest.mark.fault, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.slow, pytest.mark.redis, pytest.mark.fault, pytest.mark.timeout(90)]
 
 FILMS = ITEMS[:300]
 OF_ITEM = echoes(Entity.ITEM, "item_id", FILMS)

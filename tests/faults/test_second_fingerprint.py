@@ -23,7 +23,7 @@ from tests.support.bundles import SCHEMA_TEXT, price, publish_bundle, user_rows
 from tests.support.process import ServiceProcess, service_process
 from tests.support.valkey import Valkey
 
-pytestmark = [pytest.mark.fault, pytest.mark.redis]
+pytestmark = [pytest.mark.slow, pytest.mark.fault, pytest.mark.redis]
 
 # One more genre: how a genre is encoded changes, so rows of items do, and those of users do not.
 OTHER_TEXT = SCHEMA_TEXT.replace("[drama, comedy, crime]", "[drama, comedy, crime, horror]")
