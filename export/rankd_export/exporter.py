@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rankd_contract.bundle import Bundle, publish
+from rankd_contract.calibration import Calibration
 from rankd_contract.manifest import GOLDEN as GOLDEN_FILE
 from rankd_contract.manifest import GRAPH, SCHEMA, BundleManifest
 from rankd_contract.schema import FeatureSchema
@@ -42,6 +43,7 @@ def export_run(
     name: str | None = None,
     fusion: Mapping[str, float] | None = None,
     explain: bool = False,
+    calibrate: bool = False,
 ) -> Bundle:
     """Export a run and publish it as the next version of model `name`.
 
@@ -51,6 +53,7 @@ def export_run(
         name: the model's name in URLs; default: the architecture's.
         fusion: weight of each task in the ranking score; default: equal weights.
         explain: give the graph an output that says what each score was made of, where the model can.
+        calibrate: give the graph an output of calibrated scores; the service applies the curves itself.
 
     Raises:
         RunUnusable: the run is incomplete, or the fusion names a task it does not have.
@@ -63,8 +66,10 @@ def export_run(
     weights = _fusion(schema, fusion)
     metrics, record = _read(run / METRICS), _read(run / RUN)
     (example,) = sample_requests(run, [EXAMPLE])
-    graph = to_onnx(model, schema, _tensors(example), explain=explain)
-    report = compare(model, graph, sample_requests(run, PARITY, seed=1))
+    curves = calibration.read(run)
+    in_graph = _curves(run, curves, schema) if calibrate else None
+    graph = to_onnx(model, schema, _tensors(example), explain=explain, calibration=in_graph)
+    report = compare(model, graph, sample_requests(run, PARITY, seed=1), calibration=in_graph)
     golden = sample_requests(run, GOLDEN, seed=2)
     manifest = BundleManifest(
         model=name or architecture,
@@ -75,10 +80,10 @@ def export_run(
         tasks=tuple(t.name for t in schema.tasks),
         fusion=weights,
         inputs=inputs(schema),
-        outputs=results_of(model, schema, _tensors(example), explain=explain),
+        outputs=results_of(model, schema, _tensors(example), explain=explain, calibrate=calibrate),
         opset=OPSET,
         golden_tolerance=TOLERANCE,
-        calibration=calibration.read(run),
+        calibration=curves,
         parity=report.to_json(),
         metrics=metrics,
         record=record,
@@ -100,6 +105,12 @@ def _fusion(schema: FeatureSchema, given: Mapping[str, float] | None) -> dict[st
     if not all(np.isfinite(w) and w >= 0 for w in weights.values()) or not any(weights.values()):
         raise RunUnusable(f"fusion weights {weights}: expected numbers of at least 0, one of them above 0")
     return weights
+
+
+def _curves(run: Path, curves: Mapping[str, Mapping[str, Any]], schema: FeatureSchema) -> Calibration:
+    if not curves:
+        raise RunUnusable(f"{run} was not calibrated, so its graph cannot calibrate; leave --calibrated out")
+    return Calibration.of(curves, [t.name for t in schema.tasks])
 
 
 def _scores(model: nn.Module, request: Request) -> np.ndarray[Any, np.dtype[np.float32]]:
