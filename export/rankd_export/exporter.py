@@ -22,6 +22,7 @@ from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, results_of, to_onnx
 from rankd_export.parity import TOLERANCE, Request, compare
+from rankd_export.work import work_of
 from rankd_training.measures import calibration
 from rankd_training.models.registry import name_of
 from rankd_training.runs import checkpoint
@@ -87,6 +88,7 @@ def export_run(
         parity=report.to_json(),
         metrics=metrics,
         record=record,
+        export={"work": work_of(graph).to_json()},
     )
     files: dict[str, bytes | Path] = {
         GRAPH: graph.SerializeToString(deterministic=True),

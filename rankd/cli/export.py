@@ -33,6 +33,10 @@ def export(
         bool,
         typer.Option(help="Add an output that says what each score was made of (ARM-Net)."),
     ] = False,
+    calibrated: Annotated[
+        bool,
+        typer.Option("--calibrated", help="Add an output of calibrated scores, for other runtimes."),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a run into an ONNX graph, prove it equal to the model, and publish it as the next version."""
@@ -46,7 +50,12 @@ def export(
 
     with wants(ContractError, ExportError, TrainingError):
         bundle = export_run(
-            run, repository or home / "bundles", name=name, fusion=parse_fusion(fusion), explain=explain
+            run,
+            repository or home / "bundles",
+            name=name,
+            fusion=parse_fusion(fusion),
+            explain=explain,
+            calibrate=calibrated,
         )
     manifest = bundle.manifest
     before = _architecture_before(bundle)
@@ -57,12 +66,22 @@ def export(
             soft_wrap=True,
         )
     if as_json:
-        print_json({"path": str(bundle.path), "version": manifest.version, "parity": manifest.parity})
+        print_json(
+            {
+                "path": str(bundle.path),
+                "version": manifest.version,
+                "parity": manifest.parity,
+                "export": dict(manifest.export),
+            }
+        )
         return
+    work = manifest.export["work"]
     worst = max(size["max_score_error"] for size in manifest.parity["sizes"])
     out.print(
         f"{manifest.model} version {manifest.version}: {bundle.path}\n"
-        f"largest difference to the model over {len(manifest.parity['sizes'])} request sizes: {worst:.1e}",
+        f"largest difference to the model over {len(manifest.parity['sizes'])} request sizes: {worst:.1e}\n"
+        f"multiply-adds a candidate: {work['per_candidate']:,}, and {work['per_user']:,} a user "
+        f"({work['per_candidate_tiled']:,} a candidate were the user's side repeated)",
         soft_wrap=True,
     )
 
