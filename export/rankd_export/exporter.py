@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -21,20 +23,38 @@ from rankd_contract.signature import inputs
 from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, results_of, to_onnx
-from rankd_export.parity import TOLERANCE, Request, compare
+from rankd_export.parity import TOLERANCE, Request, compare, run_onnx
+from rankd_export.precision import GOLDEN_TOLERANCE, Precision, reduced
+from rankd_export.quality import MAX_AUC_LOSS, judge, losses
 from rankd_export.work import work_of
+from rankd_training.examples.reading import examples_for, reading_of
 from rankd_training.measures import calibration
 from rankd_training.models.registry import name_of
 from rankd_training.runs import checkpoint
 from rankd_training.runs.run_folder import METRICS, RUN
 from rankd_training.runs.samples import sample_requests
 
-__all__ = ["EXAMPLE", "GOLDEN", "PARITY", "export_run"]
+__all__ = ["EXAMPLE", "GOLDEN", "PARITY", "Variant", "export_run"]
 
 # Candidates and user rows of the requests that a graph is traced with, compared on, and remembered by.
 EXAMPLE = (7, 3)
 PARITY = ((1, 1), (2, 1), (7, 1), (100, 1), (1000, 1), (2, 2), (7, 3), (100, 3), (1000, 3))
 GOLDEN = ((1, 1), (7, 1), (100, 1), (100, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A graph in fewer bits.
+
+    Attributes:
+        precision: which.
+        examples: the file that the run was trained on; its validation rows say what is lost.
+        max_auc_loss: how much AUC any task may lose.
+    """
+
+    precision: Precision
+    examples: Path
+    max_auc_loss: float = MAX_AUC_LOSS
 
 
 def export_run(
@@ -45,6 +65,7 @@ def export_run(
     fusion: Mapping[str, float] | None = None,
     explain: bool = False,
     calibrate: bool = False,
+    variant: Variant | None = None,
 ) -> Bundle:
     """Export a run and publish it as the next version of model `name`.
 
@@ -55,10 +76,12 @@ def export_run(
         fusion: weight of each task in the ranking score; default: equal weights.
         explain: give the graph an output that says what each score was made of, where the model can.
         calibrate: give the graph an output of calibrated scores; the service applies the curves itself.
+        variant: publish it in fewer bits, if that loses little enough; default: float32.
 
     Raises:
         RunUnusable: the run is incomplete, or the fusion names a task it does not have.
         GraphRefused, ParityFailed: the graph is not fit to serve.
+        QualityLost: the variant loses too much.
         ContractError: the bundle could not be published.
     """
     model = checkpoint.load(run)
@@ -71,7 +94,14 @@ def export_run(
     in_graph = _curves(run, curves, schema) if calibrate else None
     graph = to_onnx(model, schema, _tensors(example), explain=explain, calibration=in_graph)
     report = compare(model, graph, sample_requests(run, PARITY, seed=1), calibration=in_graph)
+    about: dict[str, Any] = {"precision": Precision.FP32.value, "work": work_of(graph).to_json()}
     golden = sample_requests(run, GOLDEN, seed=2)
+    recorded, tolerance = [_scores(model, request) for request in golden], TOLERANCE
+    if variant is not None and variant.precision is not Precision.FP32:
+        graph, lost = _reduced(run, schema, graph, variant)
+        about |= {"precision": variant.precision.value, "lost": lost, "max_auc_loss": variant.max_auc_loss}
+        recorded = [scores for _, scores in run_onnx(graph, golden)]
+        tolerance = GOLDEN_TOLERANCE[variant.precision]
     manifest = BundleManifest(
         model=name or architecture,
         version=0,
@@ -83,19 +113,31 @@ def export_run(
         inputs=inputs(schema),
         outputs=results_of(model, schema, _tensors(example), explain=explain, calibrate=calibrate),
         opset=OPSET,
-        golden_tolerance=TOLERANCE,
+        golden_tolerance=tolerance,
         calibration=curves,
         parity=report.to_json(),
         metrics=metrics,
         record=record,
-        export={"work": work_of(graph).to_json()},
+        export=about,
     )
     files: dict[str, bytes | Path] = {
         GRAPH: graph.SerializeToString(deterministic=True),
         SCHEMA: run / checkpoint.SCHEMA,
-        GOLDEN_FILE: to_npz(golden, [_scores(model, request) for request in golden]),
+        GOLDEN_FILE: to_npz(golden, recorded),
     }
     return publish(repository, manifest, files)
+
+
+def _reduced(
+    run: Path, schema: FeatureSchema, graph: onnx.ModelProto, variant: Variant
+) -> tuple[onnx.ModelProto, dict[str, dict[str, float]]]:
+    """Return the variant, and what it loses by task; raises QualityLost where that is too much."""
+    settings = _read(run / RUN)["settings"]
+    examples = examples_for(variant.examples, schema, reading_of(settings))
+    less = reduced(graph, variant.precision)
+    lost = losses(graph, less, examples)
+    judge(lost, variant.max_auc_loss)
+    return less, {task: loss.to_json() for task, loss in lost.items()}
 
 
 def _fusion(schema: FeatureSchema, given: Mapping[str, float] | None) -> dict[str, float]:

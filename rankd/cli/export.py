@@ -37,6 +37,16 @@ def export(
         bool,
         typer.Option("--calibrated", help="Add an output of calibrated scores, for other runtimes."),
     ] = False,
+    precision: Annotated[
+        str, typer.Option(help="fp32, int8 (linear layers), int8-embeddings (tables) or fp16.")
+    ] = "fp32",
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="The run's examples, whose validation rows say what fewer bits lose."),
+    ] = None,
+    max_auc_loss: Annotated[
+        float, typer.Option(min=0, help="Refuse fewer bits where any task's AUC loses more than this.")
+    ] = 0.001,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a run into an ONNX graph, prove it equal to the model, and publish it as the next version."""
@@ -45,8 +55,18 @@ def export(
         tell.print(f"exporting the newest run, {run}", soft_wrap=True, markup=False)
     with wants():
         from rankd_export.errors import ExportError
-        from rankd_export.exporter import export_run
+        from rankd_export.exporter import Variant, export_run
+        from rankd_export.precision import Precision
         from rankd_training.errors import TrainingError
+
+    known = [p.value for p in Precision]
+    if precision not in known:
+        fail(f"--precision {precision}: expected one of {', '.join(known)}", 2)
+    variant = None
+    if precision != Precision.FP32.value:
+        if examples is None:
+            fail(f"--precision {precision} needs --examples: what it loses is measured on validation rows", 2)
+        variant = Variant(Precision(precision), examples, max_auc_loss)
 
     with wants(ContractError, ExportError, TrainingError):
         bundle = export_run(
@@ -56,6 +76,7 @@ def export(
             fusion=parse_fusion(fusion),
             explain=explain,
             calibrate=calibrated,
+            variant=variant,
         )
     manifest = bundle.manifest
     before = _architecture_before(bundle)
@@ -84,6 +105,13 @@ def export(
         f"({work['per_candidate_tiled']:,} a candidate were the user's side repeated)",
         soft_wrap=True,
     )
+    for task, loss in manifest.export.get("lost", {}).items():
+        out.print(
+            f"{manifest.export['precision']}, {task}: AUC {loss['auc']:.5f} loses {loss['auc_loss']:.5f}, "
+            f"log loss {loss['log_loss']:.5f} rises by {loss['log_loss_rise']:.5f}, over {loss['rows']:,} "
+            "validation rows",
+            soft_wrap=True,
+        )
 
 
 def _architecture_before(bundle: Bundle) -> str | None:
