@@ -21,6 +21,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from bench.naive import Naive, entmax_bisected, naive_onnx, tiled
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.schema_file import parse_schema
 from rankd_contract.signature import ROW, SCORES, inputs
+from rankd_export.errors import GraphRefused
 from rankd_export.graph import to_onnx
 from rankd_export.precision import Precision, reduced
 from rankd_export.work import work_of
@@ -220,7 +222,12 @@ def parity(name: str) -> dict[str, Any]:
 
 def variants(graph: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
     """The graph in fewer bits, as `rankd export --precision` makes it."""
-    return {p.value: reduced(graph, p) for p in Precision if p is not Precision.FP32}
+    made = {}
+    for precision in Precision:
+        if precision is not Precision.FP32:
+            with suppress(GraphRefused):  # nothing there to be reduced
+                made[precision.value] = reduced(graph, precision)
+    return made
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

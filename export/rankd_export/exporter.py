@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from rankd_contract.bundle import Bundle, publish
 from rankd_contract.calibration import Calibration
+from rankd_contract.manifest import CARD, GRAPH, SCHEMA, BundleManifest
 from rankd_contract.manifest import GOLDEN as GOLDEN_FILE
-from rankd_contract.manifest import GRAPH, SCHEMA, BundleManifest
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import inputs
+from rankd_export.card import card
 from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, results_of, to_onnx
@@ -124,6 +125,7 @@ def export_run(
         GRAPH: graph.SerializeToString(deterministic=True),
         SCHEMA: run / checkpoint.SCHEMA,
         GOLDEN_FILE: to_npz(golden, recorded),
+        CARD: card(manifest, model).encode(),
     }
     return publish(repository, manifest, files)
 
