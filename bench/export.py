@@ -296,12 +296,15 @@ def main() -> None:
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    before = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     found: dict[str, Any] = {
         "at": datetime.now(UTC).date().isoformat(),
         "machine": f"{platform.machine()}, {platform.system()}",
         "torch": torch.__version__,
         "onnxruntime": ort.__version__,
     }
+    if options.only is not None:  # the other half stays
+        found = before | found
     if options.only != "parity":
         found["timed"] = {name: timed(name) for name in options.models}
     if options.only != "timed":

@@ -12,14 +12,24 @@ from rankd_contract.calibration import Calibration
 from rankd_contract.errors import CorruptBundle, UnsupportedFormat
 from rankd_contract.signature import TensorSpec
 
-__all__ = ["CARD", "FORMAT", "GOLDEN", "GRAPH", "MANIFEST", "SCHEMA", "BundleManifest", "FileEntry"]
+__all__ = [
+    "CARD",
+    "FORMAT",
+    "GOLDEN",
+    "GRAPH",
+    "MANIFEST",
+    "SCHEMA",
+    "WEIGHTS",
+    "BundleManifest",
+    "FileEntry",
+]
 
 FORMAT = "rankd-bundle/3"
 # Version 1 had no calibration, version 2 did not say how its graph was made.
 READABLE = ("rankd-bundle/1", "rankd-bundle/2", FORMAT)
 MANIFEST, GRAPH, SCHEMA, GOLDEN = "manifest.json", "model.onnx", "schema.yaml", "golden.npz"
-# For people; a bundle may lack it.
-CARD = "card.md"
+# For people, and the graph's large tensors; a bundle may lack either.
+CARD, WEIGHTS = "card.md", "weights.bin"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from rankd_contract.bundle import Bundle, publish
 from rankd_contract.calibration import Calibration
-from rankd_contract.manifest import CARD, GRAPH, SCHEMA, BundleManifest
+from rankd_contract.manifest import CARD, GRAPH, SCHEMA, WEIGHTS, BundleManifest
 from rankd_contract.manifest import GOLDEN as GOLDEN_FILE
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import inputs
@@ -27,6 +28,7 @@ from rankd_export.graph import OPSET, results_of, to_onnx
 from rankd_export.parity import TOLERANCE, Request, compare, run_onnx
 from rankd_export.precision import GOLDEN_TOLERANCE, Precision, reduced
 from rankd_export.quality import MAX_AUC_LOSS, judge, losses
+from rankd_export.weights import write_apart
 from rankd_export.work import work_of
 from rankd_training.examples.reading import examples_for, reading_of
 from rankd_training.measures import calibration
@@ -122,12 +124,17 @@ def export_run(
         export=about,
     )
     files: dict[str, bytes | Path] = {
-        GRAPH: graph.SerializeToString(deterministic=True),
         SCHEMA: run / checkpoint.SCHEMA,
         GOLDEN_FILE: to_npz(golden, recorded),
         CARD: card(manifest, model).encode(),
     }
-    return publish(repository, manifest, files)
+    repository.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".weights-", dir=repository) as folder:  # where there is room for them
+        apart = write_apart(graph, Path(folder))
+        if apart is not None:
+            files[WEIGHTS] = apart
+        files[GRAPH] = graph.SerializeToString(deterministic=True)
+        return publish(repository, manifest, files)
 
 
 def _reduced(

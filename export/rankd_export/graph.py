@@ -23,6 +23,7 @@ from rankd_contract.signature import TensorSpec, calibrated, field_weights, inpu
 from rankd_export.calibrated import CalibratedScores
 from rankd_export.errors import GraphRefused
 from rankd_export.fold import serving_form
+from rankd_export.weights import check_size
 from rankd_training.models.explaining import Explaining
 
 __all__ = ["OPSET", "check", "results_of", "to_onnx"]
@@ -72,8 +73,10 @@ def to_onnx(
         fold: trace the model's serving form, where it has one.
 
     Raises:
-        GraphRefused: the graph's inputs, outputs or names break a rule of serving, or it cannot explain.
+        GraphRefused: the graph's inputs, outputs or names break a rule of serving, it cannot explain, or the
+            model is larger than a graph can be.
     """
+    check_size(model)
     specs = inputs(schema)
     results = results_of(model, schema, example, explain=explain, calibrate=calibration is not None)
     rows = {"R": Dim("R", min=1, max=_MAX_ROWS), "N": Dim("N", min=1, max=_MAX_ROWS)}
