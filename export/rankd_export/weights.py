@@ -67,7 +67,7 @@ def write_apart(graph: onnx.ModelProto, folder: Path, *, smallest: int = SMALLES
 
 
 def _num_bytes(weight: TensorProto) -> int:
-    return math.prod(weight.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize)
+    return int(math.prod(weight.dims) * onnx.helper.tensor_dtype_to_np_dtype(weight.data_type).itemsize)
 
 
 def _point(weight: TensorProto, start: int, length: int) -> None:
