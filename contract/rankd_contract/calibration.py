@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from rankd_contract.errors import CorruptBundle
 
-__all__ = ["Calibration", "Curve", "PiecewiseLinear", "Platt", "curve_from", "curve_to"]
+__all__ = ["NEAREST", "Calibration", "Curve", "PiecewiseLinear", "Platt", "curve_from", "curve_to"]
 
 # A float32 score this near 0 or 1 says no more than that.
-_NEAREST = 1e-7
+NEAREST = 1e-7
 _A_LINE = 2
 
 
@@ -40,7 +40,7 @@ class Platt:
 
     def __call__(self, score_N: NDArray[np.floating]) -> NDArray[np.float64]:
         """Scores -> probabilities; NaN stays NaN."""
-        p_N = np.clip(score_N.astype(np.float64), _NEAREST, 1 - _NEAREST)
+        p_N = np.clip(score_N.astype(np.float64), NEAREST, 1 - NEAREST)
         out_N: NDArray[np.float64] = 1 / (1 + ((1 - p_N) / p_N) ** self.scale * np.exp(-self.shift))
         return out_N
 

@@ -12,12 +12,24 @@ from rankd_contract.calibration import Calibration
 from rankd_contract.errors import CorruptBundle, UnsupportedFormat
 from rankd_contract.signature import TensorSpec
 
-__all__ = ["FORMAT", "GOLDEN", "GRAPH", "MANIFEST", "SCHEMA", "BundleManifest", "FileEntry"]
+__all__ = [
+    "CARD",
+    "FORMAT",
+    "GOLDEN",
+    "GRAPH",
+    "MANIFEST",
+    "SCHEMA",
+    "WEIGHTS",
+    "BundleManifest",
+    "FileEntry",
+]
 
-FORMAT = "rankd-bundle/2"
-# Version 1 had no calibration.
-READABLE = ("rankd-bundle/1", FORMAT)
+FORMAT = "rankd-bundle/3"
+# Version 1 had no calibration, version 2 did not say how its graph was made.
+READABLE = ("rankd-bundle/1", "rankd-bundle/2", FORMAT)
 MANIFEST, GRAPH, SCHEMA, GOLDEN = "manifest.json", "model.onnx", "schema.yaml", "golden.npz"
+# For people, and the graph's large tensors; a bundle may lack either.
+CARD, WEIGHTS = "card.md", "weights.bin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +46,9 @@ class BundleManifest:
 
     `fusion` maps task names to the weights of the ranking score (a weighted mean of the task scores);
     `calibration` maps task names to the curve that follows the graph (`calibration.py`); `golden_tolerance`
-    is how far replayed scores, as the graph gives them, may lie from the recorded ones; `parity`, `metrics`
-    and `record` are reports for people and gates, not read on the scoring path.
+    is how far replayed scores, as the graph gives them, may lie from the recorded ones; `parity`, `metrics`,
+    `record` and `export` (how the graph was made, and what that cost) are reports for people and gates, not
+    read on the scoring path.
     """
 
     model: str
@@ -53,6 +66,7 @@ class BundleManifest:
     parity: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+    export: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileEntry] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
@@ -70,7 +84,7 @@ class BundleManifest:
         found = tree.pop("format", None) if isinstance(tree, dict) else None
         if found not in READABLE:
             raise UnsupportedFormat(
-                f"{MANIFEST}: format is {found!r}, this version reads {' and '.join(READABLE)}; export again"
+                f"{MANIFEST}: format is {found!r}, this version reads {', '.join(READABLE)}; export again"
             )
         try:
             tree["inputs"] = _specs(tree["inputs"])
@@ -104,7 +118,7 @@ def _check_types(manifest: BundleManifest) -> None:
     for name in ("version", "opset"):
         _typed(found, name, int)
     _typed(found, "golden_tolerance", (int, float))
-    for name in ("fusion", "calibration", "parity", "metrics", "record"):
+    for name in ("fusion", "calibration", "parity", "metrics", "record", "export"):
         _typed(found, name, dict)
     _each(manifest.tasks, str, "tasks")
     _each(manifest.fusion.values(), (int, float), "fusion")

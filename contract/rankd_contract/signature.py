@@ -17,11 +17,13 @@ from rankd_contract.encoding import Block
 from rankd_contract.schema import Entity, FeatureSchema
 
 __all__ = [
+    "CALIBRATED",
     "FIELD_WEIGHTS",
     "LOGITS",
     "ROW",
     "SCORES",
     "TensorSpec",
+    "calibrated",
     "field_weights",
     "input_name",
     "inputs",
@@ -35,6 +37,8 @@ LOGITS = "out_logits"
 SCORES = "out_scores"
 FIELD_WEIGHTS = "out_field_weights"
 """An output that a bundle may have besides: what each score was made of."""
+CALIBRATED = "out_calibrated"
+"""An output that a bundle may have besides: the scores after the manifest's calibration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,11 @@ def slot_names(schema: FeatureSchema) -> tuple[tuple[str, ...], tuple[str, ...]]
         (*fields[Entity.USER], *fields[Entity.CONTEXT], *of_user),
         (*fields[Entity.ITEM], *of_item),
     )
+
+
+def calibrated(schema: FeatureSchema) -> TensorSpec:
+    """Probabilities after calibration, of the scores' shape."""
+    return TensorSpec(CALIBRATED, "float32", ("N", len(schema.tasks)))
 
 
 def field_weights(schema: FeatureSchema, num_crosses: int) -> TensorSpec:

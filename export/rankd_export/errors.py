@@ -4,11 +4,12 @@ ExportError
   + RunUnusable     the training run is incomplete or belongs to other code
   + GraphRefused    the exported graph breaks a rule that serving relies on
   + ParityFailed    the graph's scores are not the model's
+  + QualityLost     the graph is in fewer bits, and ranks worse than allowed
 """
 
 from __future__ import annotations
 
-__all__ = ["ExportError", "GraphRefused", "ParityFailed", "RunUnusable"]
+__all__ = ["ExportError", "GraphRefused", "ParityFailed", "QualityLost", "RunUnusable"]
 
 
 class ExportError(Exception):
@@ -25,3 +26,7 @@ class GraphRefused(ExportError):
 
 class ParityFailed(ExportError):
     """The graph was made, but its scores differ from the model's beyond the tolerance."""
+
+
+class QualityLost(ExportError):
+    """A graph in fewer bits loses more on validation rows than was allowed."""

@@ -4,35 +4,60 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
 from rankd_contract.bundle import Bundle, publish
+from rankd_contract.calibration import Calibration
+from rankd_contract.manifest import CARD, GRAPH, SCHEMA, WEIGHTS, BundleManifest
 from rankd_contract.manifest import GOLDEN as GOLDEN_FILE
-from rankd_contract.manifest import GRAPH, SCHEMA, BundleManifest
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import inputs
+from rankd_export.card import card
 from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, results_of, to_onnx
-from rankd_export.parity import TOLERANCE, Request, compare
+from rankd_export.parity import TOLERANCE, Request, compare, run_onnx
+from rankd_export.precision import GOLDEN_TOLERANCE, Precision, reduced
+from rankd_export.quality import MAX_AUC_LOSS, judge, losses
+from rankd_export.weights import write_apart
+from rankd_export.work import work_of
+from rankd_training.examples.reading import examples_for, reading_of
 from rankd_training.measures import calibration
 from rankd_training.models.registry import name_of
 from rankd_training.runs import checkpoint
 from rankd_training.runs.run_folder import METRICS, RUN
 from rankd_training.runs.samples import sample_requests
 
-__all__ = ["EXAMPLE", "GOLDEN", "PARITY", "export_run"]
+__all__ = ["EXAMPLE", "GOLDEN", "PARITY", "Variant", "export_run"]
 
 # Candidates and user rows of the requests that a graph is traced with, compared on, and remembered by.
 EXAMPLE = (7, 3)
 PARITY = ((1, 1), (2, 1), (7, 1), (100, 1), (1000, 1), (2, 2), (7, 3), (100, 3), (1000, 3))
 GOLDEN = ((1, 1), (7, 1), (100, 1), (100, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A graph in fewer bits.
+
+    Attributes:
+        precision: which.
+        examples: the file that the run was trained on; its validation rows say what is lost.
+        max_auc_loss: how much AUC any task may lose.
+    """
+
+    precision: Precision
+    examples: Path
+    max_auc_loss: float = MAX_AUC_LOSS
 
 
 def export_run(
@@ -42,6 +67,8 @@ def export_run(
     name: str | None = None,
     fusion: Mapping[str, float] | None = None,
     explain: bool = False,
+    calibrate: bool = False,
+    variant: Variant | None = None,
 ) -> Bundle:
     """Export a run and publish it as the next version of model `name`.
 
@@ -51,10 +78,13 @@ def export_run(
         name: the model's name in URLs; default: the architecture's.
         fusion: weight of each task in the ranking score; default: equal weights.
         explain: give the graph an output that says what each score was made of, where the model can.
+        calibrate: give the graph an output of calibrated scores; the service applies the curves itself.
+        variant: publish it in fewer bits, if that loses little enough; default: float32.
 
     Raises:
         RunUnusable: the run is incomplete, or the fusion names a task it does not have.
         GraphRefused, ParityFailed: the graph is not fit to serve.
+        QualityLost: the variant loses too much.
         ContractError: the bundle could not be published.
     """
     model = checkpoint.load(run)
@@ -63,9 +93,18 @@ def export_run(
     weights = _fusion(schema, fusion)
     metrics, record = _read(run / METRICS), _read(run / RUN)
     (example,) = sample_requests(run, [EXAMPLE])
-    graph = to_onnx(model, schema, _tensors(example), explain=explain)
-    report = compare(model, graph, sample_requests(run, PARITY, seed=1))
+    curves = calibration.read(run)
+    in_graph = _curves(run, curves, schema) if calibrate else None
+    graph = to_onnx(model, schema, _tensors(example), explain=explain, calibration=in_graph)
+    report = compare(model, graph, sample_requests(run, PARITY, seed=1), calibration=in_graph)
+    about: dict[str, Any] = {"precision": Precision.FP32.value, "work": work_of(graph).to_json()}
     golden = sample_requests(run, GOLDEN, seed=2)
+    recorded, tolerance = [_scores(model, request) for request in golden], TOLERANCE
+    if variant is not None and variant.precision is not Precision.FP32:
+        graph, lost = _reduced(run, schema, graph, variant)
+        about |= {"precision": variant.precision.value, "lost": lost, "max_auc_loss": variant.max_auc_loss}
+        recorded = [scores for _, scores in run_onnx(graph, golden)]
+        tolerance = GOLDEN_TOLERANCE[variant.precision]
     manifest = BundleManifest(
         model=name or architecture,
         version=0,
@@ -75,20 +114,39 @@ def export_run(
         tasks=tuple(t.name for t in schema.tasks),
         fusion=weights,
         inputs=inputs(schema),
-        outputs=results_of(model, schema, _tensors(example), explain=explain),
+        outputs=results_of(model, schema, _tensors(example), explain=explain, calibrate=calibrate),
         opset=OPSET,
-        golden_tolerance=TOLERANCE,
-        calibration=calibration.read(run),
+        golden_tolerance=tolerance,
+        calibration=curves,
         parity=report.to_json(),
         metrics=metrics,
         record=record,
+        export=about,
     )
     files: dict[str, bytes | Path] = {
-        GRAPH: graph.SerializeToString(deterministic=True),
         SCHEMA: run / checkpoint.SCHEMA,
-        GOLDEN_FILE: to_npz(golden, [_scores(model, request) for request in golden]),
+        GOLDEN_FILE: to_npz(golden, recorded),
+        CARD: card(manifest, model).encode(),
     }
-    return publish(repository, manifest, files)
+    repository.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".weights-", dir=repository) as folder:  # where there is room for them
+        apart = write_apart(graph, Path(folder))
+        if apart is not None:
+            files[WEIGHTS] = apart
+        files[GRAPH] = graph.SerializeToString(deterministic=True)
+        return publish(repository, manifest, files)
+
+
+def _reduced(
+    run: Path, schema: FeatureSchema, graph: onnx.ModelProto, variant: Variant
+) -> tuple[onnx.ModelProto, dict[str, dict[str, float]]]:
+    """Return the variant, and what it loses by task; raises QualityLost where that is too much."""
+    settings = _read(run / RUN)["settings"]
+    examples = examples_for(variant.examples, schema, reading_of(settings))
+    less = reduced(graph, variant.precision)
+    lost = losses(graph, less, examples)
+    judge(lost, variant.max_auc_loss)
+    return less, {task: loss.to_json() for task, loss in lost.items()}
 
 
 def _fusion(schema: FeatureSchema, given: Mapping[str, float] | None) -> dict[str, float]:
@@ -100,6 +158,12 @@ def _fusion(schema: FeatureSchema, given: Mapping[str, float] | None) -> dict[st
     if not all(np.isfinite(w) and w >= 0 for w in weights.values()) or not any(weights.values()):
         raise RunUnusable(f"fusion weights {weights}: expected numbers of at least 0, one of them above 0")
     return weights
+
+
+def _curves(run: Path, curves: Mapping[str, Mapping[str, Any]], schema: FeatureSchema) -> Calibration:
+    if not curves:
+        raise RunUnusable(f"{run} was not calibrated, so its graph cannot calibrate; leave --calibrated out")
+    return Calibration.of(curves, [t.name for t in schema.tasks])
 
 
 def _scores(model: nn.Module, request: Request) -> np.ndarray[Any, np.dtype[np.float32]]:

@@ -17,9 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from rankd_contract.calibration import Calibration
 from rankd_contract.schema import FeatureSchema
-from rankd_contract.signature import TensorSpec, field_weights, inputs, outputs
+from rankd_contract.signature import TensorSpec, calibrated, field_weights, inputs, outputs
+from rankd_export.calibrated import CalibratedScores
 from rankd_export.errors import GraphRefused
+from rankd_export.fold import serving_form
+from rankd_export.weights import check_size
 from rankd_training.models.explaining import Explaining
 
 __all__ = ["OPSET", "check", "results_of", "to_onnx"]
@@ -29,31 +33,34 @@ _MAX_ROWS = 1 << 20
 
 
 class _Serving(nn.Module):
-    """The model as it is served: logits and probabilities."""
+    """The model as it is served: logits, probabilities, and what else was asked for."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, explain: bool, calibration: Calibration | None) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.explain = model, explain
+        self.calibrated = None if calibration is None else CalibratedScores(calibration)
 
-    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        logits = self.model(features)
-        return logits, torch.sigmoid(logits)
-
-
-class _Explained(nn.Module):
-    """The same, and what each score was made of."""
-
-    def __init__(self, model: Explaining) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        logits, weights = self.model.explained(features)
-        return logits, torch.sigmoid(logits), weights
+    def forward(self, features: dict[str, Tensor]) -> tuple[Tensor, ...]:
+        further: list[Tensor] = []
+        if self.explain:
+            logits, weights = self.model.explained(features)  # type: ignore[operator]  # an Explaining's
+            further.append(weights)
+        else:
+            logits = self.model(features)
+        scores = torch.sigmoid(logits)
+        if self.calibrated is not None:
+            further.append(self.calibrated(scores))
+        return logits, scores, *further
 
 
 def to_onnx(
-    model: nn.Module, schema: FeatureSchema, example: Mapping[str, Tensor], *, explain: bool = False
+    model: nn.Module,
+    schema: FeatureSchema,
+    example: Mapping[str, Tensor],
+    *,
+    explain: bool = False,
+    calibration: Calibration | None = None,
+    fold: bool = True,
 ) -> onnx.ModelProto:
     """Export a model in evaluation mode -> a checked ONNX model (opset 20).
 
@@ -62,17 +69,23 @@ def to_onnx(
         schema: gives the names, types and widths of the inputs.
         example: one batch by input name; R and N above 1 and unlike each other, so that no size is baked in.
         explain: add the output `out_field_weights`, what each score was made of.
+        calibration: add the output `out_calibrated`, the scores through these curves.
+        fold: trace the model's serving form, where it has one.
 
     Raises:
-        GraphRefused: the graph's inputs, outputs or names break a rule of serving, or it cannot explain.
+        GraphRefused: the graph's inputs, outputs or names break a rule of serving, it cannot explain, or the
+            model is larger than a graph can be.
     """
-    specs, results = inputs(schema), results_of(model, schema, example, explain=explain)
+    check_size(model)
+    specs = inputs(schema)
+    results = results_of(model, schema, example, explain=explain, calibrate=calibration is not None)
     rows = {"R": Dim("R", min=1, max=_MAX_ROWS), "N": Dim("N", min=1, max=_MAX_ROWS)}
     shapes = {s.name: {0: rows[str(s.dims[0])]} for s in specs}
     features = {s.name: example[s.name] for s in specs}
+    traced = _Serving(serving_form(model) if fold else model, explain=explain, calibration=calibration)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            (_Explained(model) if explain and isinstance(model, Explaining) else _Serving(model)).eval(),
+            traced.eval(),
             (),
             kwargs={"features": features},
             dynamo=True,
@@ -92,18 +105,24 @@ def to_onnx(
 
 
 def results_of(
-    model: nn.Module, schema: FeatureSchema, example: Mapping[str, Tensor], *, explain: bool
+    model: nn.Module,
+    schema: FeatureSchema,
+    example: Mapping[str, Tensor],
+    *,
+    explain: bool,
+    calibrate: bool = False,
 ) -> tuple[TensorSpec, ...]:
     """Outputs of the model's graph; raises GraphRefused where it is to explain and cannot."""
+    last = (calibrated(schema),) if calibrate else ()
     if not explain:
-        return outputs(schema)
+        return (*outputs(schema), *last)
     if not isinstance(model, Explaining):
         raise GraphRefused(
             f"{type(model).__name__} cannot say what a score was made of; leave the explanation out"
         )
     with torch.no_grad():
         _, weight_NSO = model.explained(example)
-    return (*outputs(schema), field_weights(schema, weight_NSO.shape[2]))
+    return (*outputs(schema), field_weights(schema, weight_NSO.shape[2]), *last)
 
 
 def check(proto: onnx.ModelProto, schema: FeatureSchema, results: Sequence[TensorSpec] | None = None) -> None:

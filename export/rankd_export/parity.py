@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rankd_contract.calibration import Calibration
 from rankd_contract.schema import Entity
-from rankd_contract.signature import FIELD_WEIGHTS, LOGITS, ROW, SCORES
+from rankd_contract.signature import CALIBRATED, FIELD_WEIGHTS, LOGITS, ROW, SCORES
 from rankd_export.errors import ParityFailed
 from rankd_training.models.explaining import Explaining
 
@@ -26,6 +27,7 @@ ort.disable_telemetry_events()
 Request = Mapping[str, NDArray[Any]]
 
 TOLERANCE = 1e-5
+_CURVE_TOLERANCE = 1e-6
 _OF_USER = tuple(f"in_{entity.value}_" for entity in (Entity.USER, Entity.CONTEXT))
 
 
@@ -49,20 +51,27 @@ def run_onnx(graph: onnx.ModelProto, requests: Sequence[Request]) -> list[tuple[
 
 
 def compare(
-    model: nn.Module, graph: onnx.ModelProto, requests: Sequence[Request], tolerance: float = TOLERANCE
+    model: nn.Module,
+    graph: onnx.ModelProto,
+    requests: Sequence[Request],
+    tolerance: float = TOLERANCE,
+    calibration: Calibration | None = None,
 ) -> ParityReport:
     """Compare the graph with the module it came from, request by request.
 
     The bound holds for probabilities in absolute terms, for logits relative to max(1, |logit|), and likewise
-    for the weights of a graph that explains its scores.
+    for the weights of a graph that explains its scores. What a graph with `calibration` gives is compared
+    with what the service makes of the graph's own scores, to 1e-6.
 
     Raises:
         ParityFailed: with the size, the difference and the tolerance.
     """
-    explains = FIELD_WEIGHTS in {value.name for value in graph.graph.output}
-    names = [LOGITS, SCORES, FIELD_WEIGHTS] if explains else [LOGITS, SCORES]
+    given = {value.name for value in graph.graph.output}
+    names = [LOGITS, SCORES, *sorted(given & {FIELD_WEIGHTS, CALIBRATED})]
     sizes = []
-    for request, (logits, scores, *weights) in zip(requests, _run(graph, requests, names), strict=True):
+    for request, outputs in zip(requests, _run(graph, requests, names), strict=True):
+        found = dict(zip(names, outputs, strict=True))
+        logits, scores = found[LOGITS], found[SCORES]
         features = {name: torch.from_numpy(array) for name, array in request.items()}
         with torch.no_grad():
             want = model(features)
@@ -76,8 +85,10 @@ def compare(
                 f"{n} candidates of {users} users: scores differ by {by_score:.2e}, logits by "
                 f"{by_logit:.2e}; allowed is {tolerance:.0e}"
             )
-        if explains:
-            _check_weights(model, features, weights[0], tolerance)
+        if FIELD_WEIGHTS in found:
+            _check_weights(model, features, found[FIELD_WEIGHTS], tolerance)
+        if CALIBRATED in found:
+            _check_calibrated(found[CALIBRATED], scores, calibration)
         sizes.append(
             {"candidates": n, "users": users, "max_score_error": by_score, "max_logit_error": by_logit}
         )
@@ -95,6 +106,17 @@ def _check_weights(
         raise ParityFailed(
             f"{len(found)} candidates: what scores are made of differs by {by_weight:.2e}; "
             f"allowed is {tolerance:.0e}"
+        )
+
+
+def _check_calibrated(found: NDArray[Any], scores: NDArray[Any], calibration: Calibration | None) -> None:
+    if calibration is None:
+        raise ParityFailed(f"the graph has {CALIBRATED}, but there is no calibration to compare it with")
+    by_probability = float(np.abs(found - calibration(scores)).max())
+    if not by_probability <= _CURVE_TOLERANCE:
+        raise ParityFailed(
+            f"{len(found)} candidates: the graph's calibration differs from the service's by "
+            f"{by_probability:.2e}; allowed is {_CURVE_TOLERANCE:.0e}"
         )
 
 

@@ -9,6 +9,7 @@ import typer
 
 from rankd.cli import (
     bench,
+    bundle,
     compare,
     data,
     demo,
@@ -69,6 +70,7 @@ app.command("serve")(serve.serve)
 app.command("rank")(rank.rank)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
+app.add_typer(bundle.app, name="bundle")
 app.add_typer(data.app, name="data")
 app.add_typer(schema.app, name="schema")
 app.add_typer(features.app, name="features")

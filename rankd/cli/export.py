@@ -33,6 +33,20 @@ def export(
         bool,
         typer.Option(help="Add an output that says what each score was made of (ARM-Net)."),
     ] = False,
+    calibrated: Annotated[
+        bool,
+        typer.Option("--calibrated", help="Add an output of calibrated scores, for other runtimes."),
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="fp32, int8 (linear layers), int8-embeddings (tables) or fp16.")
+    ] = "fp32",
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="The run's examples, whose validation rows say what fewer bits lose."),
+    ] = None,
+    max_auc_loss: Annotated[
+        float, typer.Option(min=0, help="Refuse fewer bits where any task's AUC loses more than this.")
+    ] = 0.001,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a run into an ONNX graph, prove it equal to the model, and publish it as the next version."""
@@ -41,12 +55,28 @@ def export(
         tell.print(f"exporting the newest run, {run}", soft_wrap=True, markup=False)
     with wants():
         from rankd_export.errors import ExportError
-        from rankd_export.exporter import export_run
+        from rankd_export.exporter import Variant, export_run
+        from rankd_export.precision import Precision
         from rankd_training.errors import TrainingError
+
+    known = [p.value for p in Precision]
+    if precision not in known:
+        fail(f"--precision {precision}: expected one of {', '.join(known)}", 2)
+    variant = None
+    if precision != Precision.FP32.value:
+        if examples is None:
+            fail(f"--precision {precision} needs --examples: what it loses is measured on validation rows", 2)
+        variant = Variant(Precision(precision), examples, max_auc_loss)
 
     with wants(ContractError, ExportError, TrainingError):
         bundle = export_run(
-            run, repository or home / "bundles", name=name, fusion=parse_fusion(fusion), explain=explain
+            run,
+            repository or home / "bundles",
+            name=name,
+            fusion=parse_fusion(fusion),
+            explain=explain,
+            calibrate=calibrated,
+            variant=variant,
         )
     manifest = bundle.manifest
     before = _architecture_before(bundle)
@@ -57,14 +87,31 @@ def export(
             soft_wrap=True,
         )
     if as_json:
-        print_json({"path": str(bundle.path), "version": manifest.version, "parity": manifest.parity})
+        print_json(
+            {
+                "path": str(bundle.path),
+                "version": manifest.version,
+                "parity": manifest.parity,
+                "export": dict(manifest.export),
+            }
+        )
         return
+    work = manifest.export["work"]
     worst = max(size["max_score_error"] for size in manifest.parity["sizes"])
     out.print(
         f"{manifest.model} version {manifest.version}: {bundle.path}\n"
-        f"largest difference to the model over {len(manifest.parity['sizes'])} request sizes: {worst:.1e}",
+        f"largest difference to the model over {len(manifest.parity['sizes'])} request sizes: {worst:.1e}\n"
+        f"multiply-adds a candidate: {work['per_candidate']:,}, and {work['per_user']:,} a user "
+        f"({work['per_candidate_tiled']:,} a candidate were the user's side repeated)",
         soft_wrap=True,
     )
+    for task, loss in manifest.export.get("lost", {}).items():
+        out.print(
+            f"{manifest.export['precision']}, {task}: AUC {loss['auc']:.5f} loses {loss['auc_loss']:.5f}, "
+            f"log loss {loss['log_loss']:.5f} rises by {loss['log_loss_rise']:.5f}, over {loss['rows']:,} "
+            "validation rows",
+            soft_wrap=True,
+        )
 
 
 def _architecture_before(bundle: Bundle) -> str | None:

@@ -46,6 +46,12 @@ def test_a_bundle_from_before_calibration_is_still_read() -> None:
     assert BundleManifest.from_json(json.dumps(old).encode()) == replace(MANIFEST, calibration={})
 
 
+def test_a_bundle_that_does_not_say_how_its_graph_was_made_is_still_read() -> None:
+    old = {**tree(), "format": "rankd-bundle/2"}
+    del old["export"]
+    assert BundleManifest.from_json(json.dumps(old).encode()) == replace(MANIFEST, export={})
+
+
 @pytest.mark.parametrize("curve", [{"kind": "platt", "scale": -1, "shift": 0}, {"kind": "x"}, 3, None])
 def test_a_calibration_that_is_no_curve_is_refused(curve: object) -> None:
     with pytest.raises(CorruptBundle):
@@ -58,15 +64,15 @@ def test_the_same_manifest_is_always_the_same_bytes() -> None:
 
 
 def test_reports_may_be_left_out() -> None:
-    short = {k: v for k, v in tree().items() if k not in {"parity", "metrics", "record"}}
+    short = {k: v for k, v in tree().items() if k not in {"parity", "metrics", "record", "export"}}
     assert BundleManifest.from_json(json.dumps(short).encode()).metrics == {}
 
 
-@pytest.mark.parametrize("found", [None, "rankd-bundle/3", 2, "rankd-bundle/2 "])
+@pytest.mark.parametrize("found", [None, "rankd-bundle/4", 2, "rankd-bundle/3 "])
 def test_another_format_is_named_beside_the_one_we_read(found: object) -> None:
     other = {**tree(), "format": found}
     with pytest.raises(
-        UnsupportedFormat, match=r"format is .*, this version reads .*rankd-bundle/2; export again"
+        UnsupportedFormat, match=r"format is .*, this version reads .*rankd-bundle/3; export again"
     ):
         BundleManifest.from_json(json.dumps(other).encode())
 
@@ -83,7 +89,7 @@ def test_bytes_that_are_no_json_are_a_corrupt_bundle(text: bytes) -> None:
         BundleManifest.from_json(text)
 
 
-OPTIONAL = {"format", "calibration", "parity", "metrics", "record"}
+OPTIONAL = {"format", "calibration", "parity", "metrics", "record", "export"}
 
 
 @pytest.mark.parametrize("key", [k for k in tree() if k not in OPTIONAL])

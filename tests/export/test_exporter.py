@@ -12,9 +12,10 @@ import pytest
 from rankd_contract.bundle import current_version, open_bundle, open_current, versions
 from rankd_contract.errors import CorruptBundle
 from rankd_contract.signature import FIELD_WEIGHTS, SCORES
-from rankd_export.errors import RunUnusable
-from rankd_export.exporter import GOLDEN, PARITY, export_run
+from rankd_export.errors import QualityLost, RunUnusable
+from rankd_export.exporter import GOLDEN, PARITY, Variant, export_run
 from rankd_export.parity import run_onnx
+from rankd_export.precision import Precision
 from rankd_service.inference.loader import load_current
 from rankd_service.settings import load_settings
 from rankd_training.errors import TrainingError
@@ -98,3 +99,23 @@ def test_a_run_is_exported_with_its_explanation_where_asked(tmp_path: Path) -> N
     spec = bundle.manifest.outputs[-1]
     assert (spec.name, spec.dims) == (FIELD_WEIGHTS, ("N", len(bundle.schema.fields), 64))
     assert load_current(tmp_path / "bundles", "armnet", load_settings()).card.name == "armnet"
+
+
+def test_fewer_bits_are_published_with_what_they_lose_and_load(run: Path, tmp_path: Path) -> None:
+    examples = run.parent / "data" / "examples.parquet"
+    bundle = export_run(
+        run, tmp_path, variant=Variant(Precision.INT8_EMBEDDINGS, examples, max_auc_loss=0.05)
+    )
+    about = bundle.manifest.export
+    assert about["precision"] == "int8-embeddings"
+    assert set(about["lost"]) == {"liked", "loved"}
+    assert 0 < about["lost"]["liked"]["largest_difference"] < 0.05
+    assert about["lost"]["liked"]["auc"] == pytest.approx(bundle.manifest.metrics["valid"]["liked"]["auc"])
+    assert load_current(tmp_path, "mlcc", load_settings()).card.name == "mlcc"
+
+
+def test_fewer_bits_that_lose_too_much_publish_nothing(run: Path, tmp_path: Path) -> None:
+    examples = run.parent / "data" / "examples.parquet"
+    with pytest.raises(QualityLost, match=r"task liked: AUC on 250 valid rows falls .*allowed is -1"):
+        export_run(run, tmp_path, variant=Variant(Precision.INT8, examples, max_auc_loss=-1))
+    assert versions(tmp_path, "mlcc") == []

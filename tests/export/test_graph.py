@@ -19,6 +19,7 @@ from rankd_contract.signature import SCORES, inputs
 from rankd_export.errors import GraphRefused, ParityFailed
 from rankd_export.graph import check, to_onnx
 from rankd_export.parity import compare, run_onnx
+from rankd_export.work import work_of
 from rankd_training.models import registry
 from tests.export.requests import random_request
 from tests.training.fields import table_schema
@@ -75,6 +76,13 @@ def test_graph_and_model_agree_at_every_size(name: str, schema: FeatureSchema) -
     spread = model({k: torch.from_numpy(a) for k, a in requests[4].items()}).std().item()
     assert spread > 0.01, "the scores hardly differ, so agreement would prove nothing"
     assert max(size["max_score_error"] for size in report.sizes) <= 1e-5
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_no_model_repeats_the_users_work(name: str) -> None:
+    work = work_of(exported(name, MOVIELENS))
+    assert work.repeated == 0
+    assert 0 < work.per_candidate < work.per_candidate_tiled
 
 
 def test_graph_scores_a_candidate_alike_whatever_stands_beside_it() -> None:

@@ -13,7 +13,15 @@ from rankd_contract.bundle import Bundle, open_current
 from rankd_contract.calibration import Calibration
 from rankd_contract.errors import ContractError
 from rankd_contract.schema import Entity, FeatureSchema
-from rankd_contract.signature import FIELD_WEIGHTS, SCORES, TensorSpec, input_name, inputs, outputs
+from rankd_contract.signature import (
+    FIELD_WEIGHTS,
+    SCORES,
+    TensorSpec,
+    calibrated,
+    input_name,
+    inputs,
+    outputs,
+)
 from rankd_service.domain import ModelCard
 from rankd_service.errors import BundleRefused
 from rankd_service.features.assemble import Assembler
@@ -84,10 +92,11 @@ def _check_signature(at: str, session: GraphSession, bundle: Bundle) -> None:
     manifest, schema = bundle.manifest, bundle.schema
     if manifest.tasks != tuple(t.name for t in schema.tasks):
         raise BundleRefused(f"{at}: the manifest's tasks are not the schema's; export again")
-    explanation = tuple(s for s in manifest.outputs if s.name == FIELD_WEIGHTS)  # may be there, is not read
+    # May be there, are not read: what scores are made of, and calibration, which follows the graph here.
+    others = tuple(s for s in manifest.outputs if s.name == FIELD_WEIGHTS or s == calibrated(schema))
     for kind, graph, claimed, wanted in (
         ("inputs", session.inputs, manifest.inputs, inputs(schema)),
-        ("outputs", session.outputs, manifest.outputs, (*outputs(schema), *explanation)),
+        ("outputs", session.outputs, manifest.outputs, (*outputs(schema), *others)),
     ):
         if {s.name: s for s in claimed} != {s.name: s for s in wanted}:
             raise BundleRefused(

@@ -62,15 +62,21 @@ class ExponentialNeurons(nn.Module):
     def forward(self, embedded_NSE: Tensor, weight_NSO: Tensor) -> Tensor:
         """Slots of every candidate and what `weights` makes of them -> [N, O, E]."""
         exponent_NOE = torch.matmul(weight_NSO.transpose(1, 2), embedded_NSE)  # sum_j w_{k,i,j} e_j
-        # Half precision overflows above 11; the bound keeps a field far outside its usual range finite.
-        bounded_NOE = exponent_NOE.float().clamp(-self.max_exponent, self.max_exponent)
-        return torch.exp(bounded_NOE)  # y_{k,i}
+        return self.powers(exponent_NOE)  # y_{k,i}
+
+    def powers(self, exponent: Tensor) -> Tensor:
+        """Half precision overflows above 11; the bound keeps a field far outside its usual range finite."""
+        wide = exponent.to(torch.promote_types(exponent.dtype, torch.float32))
+        return torch.exp(wide.clamp(-self.max_exponent, self.max_exponent))
+
+    def scoring(self) -> Tensor:
+        """Return the matrix [E, O] from a slot to its scores: q_{k,i} (e_j W_k) = e_j (W_k q_{k,i})."""
+        score_KEO = torch.matmul(self.key_KED, self.query_KOD.transpose(1, 2))
+        return score_KEO.transpose(0, 1).flatten(1) / math.sqrt(self.key_KED.shape[2])
 
     def weights(self, user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> Tensor:
         """How much each neuron takes of each slot, zero for most -> w [N, S, O]."""
-        # q_{k,i} (e_j W_k) = e_j (W_k q_{k,i}): constant at serving, where the runtime folds it once.
-        score_KEO = torch.matmul(self.key_KED, self.query_KOD.transpose(1, 2))
-        score_EO = score_KEO.transpose(0, 1).flatten(1) / math.sqrt(self.key_KED.shape[2])
+        score_EO = self.scoring()
         user_RSO = torch.matmul(user_RSE, score_EO)
         item_NSO = torch.matmul(item_NSE, score_EO)
         score_NSO = join_sides(user_RSO, item_NSO, row_N)  # s_{k,i,j}

@@ -24,6 +24,7 @@ from rankd_training.layers.exponential import ExponentialNeurons
 from rankd_training.layers.heads import linear
 from rankd_training.layers.normalised import BatchNorm, NormalisedHead
 from rankd_training.layers.split import SplitLinear, flat, join_sides
+from rankd_training.models.armnet_folded import FoldedARMNet
 
 __all__ = ["ARMNet", "ARMNetConfig"]
 
@@ -105,7 +106,7 @@ class ARMNet(nn.Module):
     def explained(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs by signature name -> logits [N, T] and w [N, S, O], what each neuron takes of each slot."""
         row_N = features[ROW]
-        user_RSX, item_NSX = self.embedding(self._bounded(features))
+        user_RSX, item_NSX = self.embedding(self.bounded(features))
         width = self.config.embedding_width
         user_RSE, item_NSE = user_RSX[:, :, :width], item_NSX[:, :, :width]  # e_j
         weight_NSO = self.neurons.weights(user_RSE, item_NSE, row_N)  # w
@@ -119,10 +120,15 @@ class ARMNet(nn.Module):
     def field_weights(self, features: Mapping[str, Tensor]) -> Tensor:
         """How much each neuron takes of each slot for each candidate -> w [N, S, O]."""
         width = self.config.embedding_width
-        user_RSX, item_NSX = self.embedding(self._bounded(features))
+        user_RSX, item_NSX = self.embedding(self.bounded(features))
         return self.neurons.weights(user_RSX[:, :, :width], item_NSX[:, :, :width], features[ROW])
 
-    def _bounded(self, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def folded(self) -> FoldedARMNet:
+        """Scores slot by slot, weights multiplied out."""
+        return FoldedARMNet(self)
+
+    def bounded(self, features: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Plain numbers within `value_range`."""
         if self.config.value_range is None:
             return features
         low, high = self.config.value_range

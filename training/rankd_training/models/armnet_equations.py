@@ -8,7 +8,7 @@ Legend as in `armnet.py`; all S slots belong to each of the N candidates.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -17,20 +17,27 @@ from rankd_contract.signature import ROW
 from rankd_training.layers.entmax import entmax_by_bisection
 from rankd_training.models.armnet import ARMNet
 
-__all__ = ["equations"]
+__all__ = ["equations", "over_slots"]
+
+# Scores and alpha -> weights along the last axis.
+Entmax = Callable[[Tensor, float], Tensor]
 
 
 def equations(model: ARMNet, features: Mapping[str, Tensor]) -> Tensor:
     """Inputs by signature name -> logits [N, T], with dropout off and running statistics."""
-    config, neurons = model.config, model.neurons
     user_RSX, item_NSX = model.embedding(features)
-    x_NSX = torch.cat([user_RSX[features[ROW]], item_NSX], dim=1)
+    return over_slots(model, torch.cat([user_RSX[features[ROW]], item_NSX], dim=1), _entmax)
+
+
+def over_slots(model: ARMNet, x_NSX: Tensor, entmax: Entmax) -> Tensor:
+    """Embedded slots of every candidate -> logits [N, T]."""
+    config, neurons = model.config, model.neurons
     e_NSE, plain_NSE = x_NSX[:, :, : config.embedding_width], x_NSX[:, :, config.embedding_width :]
 
     crosses = []
     for w_ED, q_OD, v_OS in zip(neurons.key_KED, neurons.query_KOD, neurons.value_KOS, strict=True):
         s_NOS = torch.einsum("nsd,od->nos", e_NSE @ w_ED, q_OD) / math.sqrt(w_ED.shape[1])
-        z_NOS = _entmax(s_NOS, config.alpha)
+        z_NOS = entmax(s_NOS, config.alpha)
         w_NOS = z_NOS * v_OS
         crosses.append(torch.exp(torch.einsum("nos,nse->noe", w_NOS, e_NSE)))
     y_NOE = torch.cat(crosses, dim=1)

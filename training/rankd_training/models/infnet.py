@@ -11,6 +11,7 @@ S sequences, T tasks; a "hub" of a group is what v1 calls its proxy (C~, S~, T~)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import ROW
 from rankd_training.errors import SettingError
+from rankd_training.layers.absorbed import absorb
+from rankd_training.layers.attention import Aggregation
 from rankd_training.layers.embedding import FeatureEmbedding, SideTokens
 from rankd_training.layers.heads import Tower, linear
 from rankd_training.layers.hubs import CategoricalHubs, SequenceHubs, Sides
@@ -93,6 +96,16 @@ class INFNet(nn.Module):
             state = block(state, row_N)
         task_NTE = state.tasks.x
         return torch.cat([head(task_NTE[:, t]) for t, head in enumerate(self.heads)], dim=1)
+
+    def folded(self) -> INFNet:
+        """Attentions multiplied out; what the last block reads is gated inside its attentions."""
+        served = deepcopy(self).eval()
+        for flow in [module for module in served.modules() if isinstance(module, Aggregation)]:
+            absorb(flow)
+        for block in served.blocks[-2:-1]:
+            assert isinstance(block, Block)
+            block.keep_gates()
+        return served
 
     def _tokens(self, user: SideTokens, item: SideTokens, row_N: Tensor) -> State:
         """C, S and T as they enter the first block, and the hubs C~(0), S~(0), T~(0)."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rankd_training.layers.attention import Aggregation
 from rankd_training.layers.broadcast import BroadcastGate, ProxyGate
+from rankd_training.layers.gated import KeptGate
 from rankd_training.layers.tokens import Group, Tokens
 from rankd_training.models.infnet_config import INFNetConfig
 
@@ -66,6 +67,12 @@ class Block(nn.Module):
             keeps_hubs=late and num_left == 0,
         )
 
+    def keep_gates(self) -> None:
+        """Leave fields and sequences as they are, their gates beside them: for the block before the last."""
+        for group in (self.fields, self.sequences):
+            if group is not None:
+                group.gate = KeptGate(group.gate)  # type: ignore[assignment]  # all that attentions need
+
     def forward(self, state: State, row_N: Tensor) -> State:
         """-> the state after this block."""
         fields, sequences, tasks = state.fields, state.sequences, (state.tasks,)
@@ -103,7 +110,7 @@ class _HubGroup(nn.Module):
         self.gate_updated = config.gate_source == "updated"
         self.aggregate = None if keeps_hubs else _aggregation(config, num_sources)
         gate = BroadcastGate if config.variant == "v2" else ProxyGate
-        self.gate = gate(
+        self.gate: ProxyGate | BroadcastGate = gate(
             config.embedding_width, num_hubs, num_hidden=config.gate_hidden, bias=config.gate_bias
         )
 

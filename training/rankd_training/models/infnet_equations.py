@@ -17,14 +17,18 @@ from torch.nn import functional
 from rankd_contract.signature import ROW
 from rankd_training.models.infnet import INFNet
 
-__all__ = ["equations"]
+__all__ = ["equations", "over_tokens"]
 
 
 def equations(model: INFNet, features: Mapping[str, Tensor]) -> Tensor:
     """Inputs by signature name -> logits [N, T], with dropout off."""
-    config, row_N = model.config, features[ROW]
-    c, s, present = _tokens(model, features)
-    num, width = len(row_N), config.embedding_width
+    return over_tokens(model, *_tokens(model, features))
+
+
+def over_tokens(model: INFNet, c: Tensor, s: Tensor, present: Tensor) -> Tensor:
+    """Every candidate's C [N, M, E], S [N, L, E] and which of S are present [N, L] -> logits [N, T]."""
+    config = model.config
+    num, width = c.shape[0], config.embedding_width
     t = model.task_tokens_TE.expand(num, -1, -1)
     shared = model.shared_tokens_HE.expand(num, -1, -1)
     c_hubs = s_hubs = shared  # not read where the model has none

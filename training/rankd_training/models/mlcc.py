@@ -9,7 +9,8 @@ of the dynamic layers (d_0 = E), G = H sum_l d_{l-1} d_l, K kept crosses a slot,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -24,6 +25,7 @@ from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.gating import SlotGate
 from rankd_training.layers.heads import Tower, linear
 from rankd_training.layers.split import SplitLinear, flat, join_sides
+from rankd_training.models.mlcc_folded import FoldedLayer
 
 __all__ = ["MLCC", "Crossing", "MLCCConfig", "MLCCLayer"]
 
@@ -98,6 +100,14 @@ class MLCC(nn.Module):
         logits: Tensor = self.head(self.tower(local_NSO.reshape(-1, self.flat_width)))
         return logits
 
+    def folded(self) -> MLCC:
+        """Every layer in the order in which a runtime has least to copy."""
+        served = deepcopy(self).eval()
+        inner = [layer for layer in served.inner if isinstance(layer, MLCCLayer)]
+        served.inner = nn.ModuleList(map(FoldedLayer, inner))
+        served.last = FoldedLayer(served.last)  # type: ignore[assignment]  # the same function
+        return served
+
 
 class MLCCLayer(nn.Module):
     """Global compressor and layered crossing per channel; then one local compressor and gate."""
@@ -107,6 +117,7 @@ class MLCCLayer(nn.Module):
         self.width = config.embedding_width
         channels = [Crossing(num_user_slots, num_item_slots, config) for _ in range(config.channels)]
         self.channels = nn.ModuleList(channels)
+        self.num_user, self.out_width = num_user_slots, out_width
         crossed_width = sum(channel.out_width for channel in channels)
         raw_width = config.channels * config.embedding_width if 0 in config.keep else 0
         self.local = _LocalCompressor(num_user_slots, num_item_slots, crossed_width, raw_width, out_width)
@@ -149,14 +160,21 @@ class Crossing(nn.Module):
 
     def crosses(self, user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> list[Tensor]:
         """Z_1 to Z_L, each [N, S, H d_l]."""
+        x_NSE = join_sides(user_RSE, item_NSE, row_N)
+        return self.crossed(x_NSE, self.weights(user_RSE, item_NSE, row_N))
+
+    def weights(self, user_RSE: Tensor, item_NSE: Tensor, row_N: Tensor) -> list[Tensor]:
+        """A_{c,l}, each [N, H d_{l-1} d_l]: the first as (E, H, d_1), the others as (H, d_{l-1}, d_l)."""
         global_NG = self.compress(flat(user_RSE), flat(item_NSE), row_N)
-        weights = torch.split(global_NG, self.sizes, dim=1)  # A_{c,l}
+        return list(torch.split(global_NG, self.sizes, dim=1))
+
+    def crossed(self, x_NSE: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Z_1 to as many as there are weights, each [N, S, H d_l]."""
         heads, slots = self.heads, self.num_slots
-        # Columns of A_{c,1} are ordered (E, H, d_1): all heads are one batched product, with no transpose.
-        first_NEH = weights[0].reshape(-1, self.widths[0], heads * self.widths[1])
-        z_NSH = torch.matmul(join_sides(user_RSE, item_NSE, row_N), first_NEH)
+        # So ordered, all heads of the first layer are one batched product, with no transpose.
+        z_NSH = torch.matmul(x_NSE, weights[0].reshape(-1, self.widths[0], heads * self.widths[1]))
         crosses = [self._activated(z_NSH, 1)]
-        for layer in range(2, len(self.widths)):
+        for layer in range(2, len(weights) + 1):
             before, after = self.widths[layer - 1], self.widths[layer]
             z_NSHD = crosses[-1].reshape(-1, slots, heads, before)
             if after == 1:  # a product with one column is a multiplication and a sum

@@ -17,13 +17,17 @@ from torch.nn import functional
 from rankd_contract.signature import ROW
 from rankd_training.models.mlcc import MLCC, Crossing, MLCCConfig, MLCCLayer
 
-__all__ = ["equations"]
+__all__ = ["equations", "over_slots"]
 
 
 def equations(model: MLCC, features: Mapping[str, Tensor]) -> Tensor:
     """Inputs by signature name -> logits [N, T], with dropout off."""
     user_RSX, item_NSX = model.embedding(features)
-    x_NSX = torch.cat([user_RSX[features[ROW]], item_NSX], dim=1)
+    return over_slots(model, torch.cat([user_RSX[features[ROW]], item_NSX], dim=1))
+
+
+def over_slots(model: MLCC, x_NSX: Tensor) -> Tensor:
+    """Embedded slots of every candidate -> logits [N, T]."""
     for layer in model.inner:
         assert isinstance(layer, MLCCLayer)
         made_NSX = _layer(layer, model.config, x_NSX)

@@ -1,0 +1,106 @@
+"""`rankd bundle`: what a bundle is, whether a service here would load it, and how two of them differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from rankd.cli.screen import JsonFlag, fail, out, print_json, wants
+from rankd_contract.bundle import Bundle, open_bundle, open_current
+from rankd_contract.errors import ContractError
+from rankd_contract.manifest import MANIFEST
+
+__all__ = ["app"]
+
+app = typer.Typer(name="bundle", help="Look at what was exported.", no_args_is_help=True)
+
+BundlePath = Annotated[
+    Path,
+    typer.Argument(help="Folder of a bundle, HOME/bundles/MODEL/VERSION; or of a model: its current one."),
+]
+# Reports of every size and split: too long for a screen, and there in --json.
+_LONG = ("parity", "metrics", "record", "inputs", "outputs", "calibration", "files")
+
+
+@app.command("show")
+def show(path: BundlePath, as_json: JsonFlag = False) -> None:
+    """Verify a bundle's files and say what it is."""
+    bundle = _opened(path)
+    tree = _tree(bundle)
+    if as_json:
+        print_json({"path": str(bundle.path), "digest": bundle.digest, **tree})
+        return
+    table = Table(title=str(bundle.path), show_header=False, title_justify="left")
+    for name, value in _flat({k: v for k, v in tree.items() if k not in _LONG}):
+        table.add_row(name, str(value))
+    for spec in (*bundle.manifest.inputs, *bundle.manifest.outputs):
+        table.add_row(spec.name, f"{spec.dtype} [{', '.join(map(str, spec.dims))}]")
+    for name, entry in bundle.manifest.files.items():
+        table.add_row(name, f"{entry.bytes:,} bytes, SHA-256 {entry.sha256}")
+    out.print(table)
+
+
+@app.command("verify")
+def verify(path: BundlePath, as_json: JsonFlag = False) -> None:
+    """Do what a service does before it serves: check every file and the signature, replay golden requests."""
+    bundle = _opened(path)
+    with wants():
+        from rankd_service.errors import BundleRefused
+        from rankd_service.inference.loader import load_model
+        from rankd_service.settings import load_settings
+    with wants(BundleRefused):
+        card = load_model(bundle, load_settings()).card
+    if as_json:
+        print_json({"path": str(bundle.path), "digest": bundle.digest, "provider": card.provider})
+        return
+    out.print(
+        f"{card.name} version {card.version}: {len(bundle.manifest.files)} files are those of the manifest, "
+        f"and recorded requests give their scores on {card.provider}",
+        soft_wrap=True,
+    )
+
+
+@app.command("diff")
+def diff(one: BundlePath, other: BundlePath, as_json: JsonFlag = False) -> None:
+    """Say in what two bundles differ; exit code 3 where they do."""
+    left, right = (dict(_flat(_tree(_opened(path)))) for path in (one, other))
+    changed = {
+        name: (left.get(name), right.get(name))
+        for name in sorted(left.keys() | right.keys())
+        if left.get(name) != right.get(name)
+    }
+    if as_json:
+        print_json(changed)
+    else:
+        table = Table("what", str(one), str(other))
+        for name, values in changed.items():
+            table.add_row(name, *("" if value is None else str(value) for value in values))
+        out.print(table if changed else "no difference")
+    raise typer.Exit(3 if changed else 0)
+
+
+def _opened(path: Path) -> Bundle:
+    with wants(ContractError):
+        if (path / MANIFEST).exists():
+            return open_bundle(path)
+        if not path.is_dir():
+            fail(f"{path}: no such folder; expected HOME/bundles/MODEL or HOME/bundles/MODEL/VERSION", 2)
+        return open_current(path.parent, path.name)
+
+
+def _tree(bundle: Bundle) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads(bundle.manifest.to_json())
+    return tree
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

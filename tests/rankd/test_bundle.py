@@ -1,0 +1,67 @@
+"""`rankd bundle`: a bundle shown, verified as a service would, and compared with another."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rankd_export.exporter import Variant, export_run
+from rankd_export.precision import Precision
+from tests.rankd.test_cli import rankd
+from tests.support.tiny_run import invented_data, tiny_run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions of one model, the second in fewer bits."""
+    home = tmp_path_factory.mktemp("home")
+    run = tiny_run(invented_data(home / "data"), home / "run", "fm")
+    export_run(run, home / "bundles")
+    variant = Variant(Precision.INT8_EMBEDDINGS, home / "data" / "examples.parquet", max_auc_loss=0.1)
+    return export_run(run, home / "bundles", variant=variant).path.parent
+
+
+def test_a_models_current_bundle_is_shown_in_words_and_as_json(model: Path) -> None:
+    words = rankd("bundle", "show", str(model), cwd=model)
+    assert words.returncode == 0, words.stderr
+    assert "int8-embeddings" in words.stdout
+    assert "in_row" in words.stdout
+    tree = json.loads(rankd("bundle", "show", str(model / "1"), "--json", cwd=model).stdout)
+    assert (tree["version"], tree["export"]["precision"]) == (1, "fp32")
+
+
+def test_a_bundle_is_verified_as_a_service_would_and_an_altered_one_named(model: Path) -> None:
+    good = rankd("bundle", "verify", str(model), cwd=model)
+    assert "fm version 2: 4 files are those of the manifest" in good.stdout, good.stderr
+    copy = model.parent / "altered"
+    copy.mkdir()
+    for file in (model / "1").iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "card.md").write_text("a better model")
+    bad = rankd("bundle", "verify", str(copy), cwd=model)
+    assert bad.returncode == 1
+    assert "card.md" in bad.stderr
+
+
+def test_bundles_are_compared(model: Path) -> None:
+    found = rankd("bundle", "diff", str(model / "1"), str(model / "2"), "--json", cwd=model)
+    assert found.returncode == 3
+    assert json.loads(found.stdout)["export.precision"] == ["fp32", "int8-embeddings"]
+    same = rankd("bundle", "diff", str(model), str(model / "2"), cwd=model)
+    assert (same.returncode, same.stdout) == (0, "no difference\n")
+
+
+def test_a_path_that_is_no_bundle_is_answered_with_what_was_expected(tmp_path: Path) -> None:
+    found = rankd("bundle", "show", "nowhere", cwd=tmp_path)
+    assert found.returncode == 2
+    assert "expected HOME/bundles/MODEL" in found.stderr
+
+
+def test_the_card_says_what_the_model_is_made_of(model: Path) -> None:
+    card = (model / "2" / "card.md").read_text()
+    for word in ("# fm", "## Data", "AUC per user", "Lost to int8-embeddings", "model.factors"):
+        assert word in card
+    assert "Licence, if the rows are those of movielens-synthetic: Made by rankd" in card
+    assert "What the paper" in card
