@@ -25,6 +25,14 @@ def test_every_preset_is_complete_and_builds(data: str, model: str) -> None:
     UnknownValues(schema, settings.unknown_rates)
 
 
+@pytest.mark.parametrize("model", [name for name in registry.names() if preset("diabetes130", name)])
+def test_every_preset_of_small_data_builds(model: str) -> None:
+    places = {"examples": Path("e"), "schema": Path("s"), "output": Path("o"), "model": model}
+    settings = read_config(TrainSettings, {**places, **preset("diabetes130", model)})
+    schema = load_schema(describe("diabetes130").schema)
+    assert registry.build(model, schema, settings.model_config).schema == schema
+
+
 def test_what_was_never_tried_has_no_preset() -> None:
     assert preset(None, "mlcc") == {}
     assert preset("movielens-100k", "armnet") == {}

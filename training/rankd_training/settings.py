@@ -36,6 +36,14 @@ class TrainSettings:
         embedding_learning_rate: of embeddings; None is `learning_rate`. Adagrad wants a larger one, say 0.02.
         embedding_sharding: `row_wise` spreads the tables of ids over the processes of a run, for tables that
             no machine can hold together with their optimiser; needs training/requirements-torchrec.txt.
+        schedule: how both learning rates fall over the steps of all `epochs`: `constant`, or `linear` or
+            `cosine` down to zero. Last epochs then differ little, and so do seeds; `patience` below `epochs`
+            may stop a run while its rates are still high.
+        gradient_clamp: bound of every element of a gradient, either way, as ARM-Net's runs had 1; None leaves
+            them.
+        average_decay: above 0, a moving mean of the weights is what epochs are judged by and what is kept;
+            this share of it stays at each step: 0.998 is a mean over some 500 steps. Tables that go row by
+            row have none (`embedding_optimiser`).
         unknown_rates: by field, the share of ids that is hidden in training, so that values which are new
             when the model is used read a learned row (`unknowns.py`).
         ranking_loss: added to the loss of every task: `pairwise` (a click above each non-click) or `listwise`
@@ -79,6 +87,9 @@ class TrainSettings:
     embedding_optimiser: Literal["auto", "adam", "deferred_adam", "lazy_adam", "rowwise_adagrad"] = "auto"
     embedding_learning_rate: float | None = None
     embedding_sharding: Literal["none", "row_wise"] = "none"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    gradient_clamp: float | None = None
+    average_decay: float = 0.0
     unknown_rates: Mapping[str, float] = field(default_factory=dict)
     ranking_loss: Literal["none", "pairwise", "listwise"] = "none"
     ranking_weight: float = 0.1

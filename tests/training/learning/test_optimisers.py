@@ -21,14 +21,14 @@ def made(**given: Any) -> tuple[torch.nn.Module, Optimisers]:
     return model, Optimisers(model, TrainSettings(Path(), Path(), Path(), **given), ALONE)
 
 
-def step(model: torch.nn.Module, told: Optimisers) -> None:
+def step(model: torch.nn.Module, told: Optimisers, share: float = 1.0) -> None:
     torch.manual_seed(1)
     told.zero_grad()
     model.train()
     features = random_inputs(mixed_schema(), 9, 9)
     features["in_row"] = torch.arange(9)
     model(features).square().sum().backward()
-    told.step()
+    told.step(share)
 
 
 def test_a_small_table_is_moved_whole_and_a_large_one_row_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +47,32 @@ def test_embeddings_have_a_learning_rate_of_their_own() -> None:
     moved = {name: (p - before[name]).abs().max().item() for name, p in model.named_parameters()}
     assert moved["embedding.table.weight"] == pytest.approx(1e-1, rel=0.05)
     assert moved["head.weight"] == pytest.approx(1e-3, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["adam", "deferred_adam"])
+def test_a_share_of_the_rates_is_a_run_with_smaller_rates(kind: str) -> None:
+    decays = {"weight_decay": 0.1, "embedding_decay": 0.1}
+    told = [
+        made(embedding_optimiser=kind, learning_rate=rate, embedding_learning_rate=2 * rate, **decays)
+        for rate in (4e-3, 1e-3)
+    ]
+    for (model, optimisers_), share in zip(told, (0.25, 1.0), strict=True):
+        for _ in range(2):
+            step(model, optimisers_, share)
+        optimisers_.settle()
+    for one, other in zip(told[0][0].parameters(), told[1][0].parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("kind", ["adam", "rowwise_adagrad"])
+def test_no_element_of_a_gradient_counts_for_more_than_the_clamp(kind: str) -> None:
+    # Adagrad's first step is the same for any scale of a gradient, so its state is what shows the clamp.
+    model, told = made(embedding_optimiser=kind, gradient_clamp=1e-6)
+    step(model, told)
+    if kind == "adam":
+        assert max(p.grad.abs().max().item() for p in model.parameters() if p.grad is not None) <= 1.01e-6
+    else:
+        assert told.tables[0].state()["state"].max().item() <= 1.01e-12
 
 
 @pytest.mark.parametrize("kind", ["adam", "deferred_adam", "lazy_adam", "rowwise_adagrad"])

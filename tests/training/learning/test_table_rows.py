@@ -58,7 +58,7 @@ def train_rows(rows: TableRows, scale: float = 1.0, steps: list[Tensor] | None =
 def test_deferred_adam_gives_what_dense_adam_gives(scale: float, decay: float) -> None:
     expected = train_dense(decay, scale, torch.optim.AdamW)
     found = table()
-    rows = rows_of(found, DeferredAdam(E, rate=RATE, keep=1 - RATE * decay), decay)
+    rows = rows_of(found, DeferredAdam(E, rate=RATE), decay)
     train_rows(rows, scale)
     rows.settle()
     moved = (expected - table().weight.detach()).abs().max()
@@ -66,10 +66,32 @@ def test_deferred_adam_gives_what_dense_adam_gives(scale: float, decay: float) -
     assert (found.weight - expected).abs().max() < 2e-4 * moved
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_deferred_adam_gives_what_dense_adam_gives_while_rates_fall_and_gradients_are_clamped(
+    decay: float,
+) -> None:
+    dense, found = table(), table()
+    told = torch.optim.AdamW(dense.parameters(), lr=RATE, weight_decay=decay)
+    rows = rows_of(found, DeferredAdam(E, rate=RATE), decay)
+    for number, row_n in enumerate(batches()):
+        share = 1 - number / STEPS
+        told.param_groups[0]["lr"] = RATE * share
+        told.zero_grad()
+        loss(dense(row_n), 1.0).backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_value_(dense.parameters(), 0.5)
+        told.step()
+        loss(rows(row_n), 1.0).backward()  # type: ignore[no-untyped-call]
+        rows.step(share, clamp=0.5)
+    rows.settle()
+    moved = (dense.weight - table().weight).abs().max()
+    assert moved > 0.1
+    assert (found.weight - dense.weight).abs().max() < 2e-4 * moved
+
+
 def test_a_row_is_up_to_date_when_it_is_read() -> None:
     """Dense Adam would have pushed it on since; the copy lent to the model has been, the table not yet."""
     found, dense = table(), table()
-    rows = rows_of(found, DeferredAdam(E, rate=RATE, keep=1.0))
+    rows = rows_of(found, DeferredAdam(E, rate=RATE))
     told = torch.optim.AdamW(dense.parameters(), lr=RATE, weight_decay=0.0)
     for row in (5, 7, 7, 7, 7, 7):
         told.zero_grad()
@@ -123,7 +145,7 @@ def test_decay_of_skipped_steps_is_caught_up(rule: RowRule) -> None:
 
 def test_rows_read_twice_in_one_step_move_once_by_the_sum_of_gradients() -> None:
     once, twice = table(), table()
-    first, second = (rows_of(t, DeferredAdam(E, rate=RATE, keep=1.0)) for t in (once, twice))
+    first, second = (rows_of(t, DeferredAdam(E, rate=RATE)) for t in (once, twice))
     for row_n in batches(20):
         loss(first(torch.cat([row_n, row_n[:4]])), 1.0).backward()  # type: ignore[no-untyped-call]
         first.step()
@@ -135,10 +157,10 @@ def test_rows_read_twice_in_one_step_move_once_by_the_sum_of_gradients() -> None
 def test_training_goes_on_from_a_saved_state_as_if_it_had_never_stopped() -> None:
     whole, stopped, resumed = table(), table(), table()
     steps = batches(60)
-    train_rows(rows_of(whole, DeferredAdam(E, rate=RATE, keep=0.999), 0.1), steps=steps)
-    before = rows_of(stopped, DeferredAdam(E, rate=RATE, keep=0.999), 0.1)
+    train_rows(rows_of(whole, DeferredAdam(E, rate=RATE), 0.1), steps=steps)
+    before = rows_of(stopped, DeferredAdam(E, rate=RATE), 0.1)
     train_rows(before, steps=steps[:25])
-    after = rows_of(resumed, DeferredAdam(E, rate=RATE, keep=0.999), 0.1)
+    after = rows_of(resumed, DeferredAdam(E, rate=RATE), 0.1)
     with torch.no_grad():
         resumed.weight.copy_(stopped.weight)
     after.load({name: tensor.clone() for name, tensor in before.state().items()})
@@ -148,7 +170,7 @@ def test_training_goes_on_from_a_saved_state_as_if_it_had_never_stopped() -> Non
 
 def test_rows_that_nobody_reads_are_not_touched() -> None:
     found = table()
-    rows = rows_of(found, DeferredAdam(E, rate=RATE, keep=1.0))
+    rows = rows_of(found, DeferredAdam(E, rate=RATE))
     train_rows(rows)
     rows.settle()
     assert torch.equal(found.weight[-2:], table().weight[-2:])

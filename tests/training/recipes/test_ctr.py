@@ -160,6 +160,24 @@ def test_the_best_epoch_is_the_best_by_what_was_asked_for(tmp_path: Path, stop_o
     assert kept == list(by_epoch[result.record.best_epoch - 1])
 
 
+@pytest.mark.parametrize("learning_rate", [0.001, 0.05])  # the last epoch is the best, an earlier one is
+def test_with_an_average_what_is_kept_is_what_was_judged(tmp_path: Path, learning_rate: float) -> None:
+    given = {"epochs": 6, "patience": 6, "learning_rate": learning_rate, "unknown_rates": {"user_id": 0.3}}
+    plain, result = (run(tmp_path, name=str(d), average_decay=d, **given) for d in (0.0, 0.9))
+    best = result.record.epochs[result.record.best_epoch - 1]
+    assert [found.auc for found in result.metrics["valid"].values()] == list(best.valid_auc.values())
+    assert best.valid_auc != plain.record.epochs[result.record.best_epoch - 1].valid_auc
+
+
+def test_rates_that_fall_lead_elsewhere(tmp_path: Path) -> None:
+    weights = [
+        load_file(run(tmp_path, name=s, schedule=s).folder / "weights.safetensors")["head.weight"]
+        for s in ("constant", "linear", "cosine")
+    ]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+
+
 def test_a_table_that_goes_row_by_row_learns_what_a_dense_one_does(tmp_path: Path) -> None:
     settings = {"embedding_decay": 0.1, "unknown_rates": {"user_id": 0.3}, "epochs": 3, "batch_size": 50}
     dense = run(tmp_path, name="dense", embedding_optimiser="adam", **settings)
@@ -308,6 +326,14 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         ({"unknown_rates": {"x": 0.1}}, SettingError, "unknown_rates: 'x'"),
         ({"checkpoint_steps": -1}, SettingError, "checkpoint_steps"),
         ({"embedding_learning_rate": 0.0}, SettingError, "embedding_learning_rate"),
+        ({"gradient_clamp": 0.0}, SettingError, "gradient_clamp: expected a number above 0"),
+        (
+            {"average_decay": 0.9, "embedding_optimiser": "lazy_adam"},
+            SettingError,
+            "average_decay: .* set embedding_optimiser=adam",
+        ),
+        ({"average_decay": 1.0}, SettingError, "average_decay 1.0"),
+        ({"schedule": "steps"}, SettingError, "constant, linear, cosine"),
         (
             {"embedding_optimiser": "lazy_adam", "embedding_decay": 100.0},
             SettingError,

@@ -67,6 +67,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     tmp_path: Path, step: int, optimiser: str, every: int
 ) -> None:
     given = {"embedding_optimiser": optimiser, "checkpoint_steps": every, "embedding_decay": 0.01}
+    given |= {"schedule": "linear", "average_decay": 0.9 if optimiser == "adam" else 0.0}
     whole = train(told(tmp_path, "whole", **given))
     with pytest.raises(Killed):
         train(told(tmp_path, "killed", **given), progress=KilledAt(step))

@@ -19,6 +19,7 @@ from rankd_training.examples.batches import Batches
 from rankd_training.learning.losses import Loss
 from rankd_training.learning.optimisers import Optimisers
 from rankd_training.learning.ranks import ALONE, Ranks
+from rankd_training.learning.schedule import rate_share
 from rankd_training.learning.unknowns import UnknownValues
 from rankd_training.measures.metrics import TaskMetrics, evaluate
 from rankd_training.models.registry import RankingModel
@@ -54,7 +55,9 @@ class Learner:
         began, began_at = perf_counter(), course.rows_done
         steps = torch.split(order_n, self.settings.batch_size)
         for chosen_N in steps[course.step :]:
-            loss = self._step(forward, chosen_N, course.epoch)
+            done = (course.epoch - 1) * len(steps) + course.step
+            share = rate_share(self.settings.schedule, done, self.settings.epochs * len(steps))
+            loss = self._step(forward, chosen_N, course.epoch, share)
             course.step += 1
             course.rows_done += len(chosen_N)
             course.loss_sum += loss * len(chosen_N)
@@ -64,19 +67,21 @@ class Learner:
                 save()
         return course.loss_sum / course.rows_done
 
-    def _step(self, forward: Callable[[dict[str, Tensor]], Tensor], chosen_N: Tensor, epoch: int) -> float:
-        share_N = self.ranks.share(chosen_N)
-        batch = self.batches.read(share_N)
+    def _step(
+        self, forward: Callable[[dict[str, Tensor]], Tensor], chosen_N: Tensor, epoch: int, rate_share: float
+    ) -> float:
+        mine_N = self.ranks.share(chosen_N)
+        batch = self.batches.read(mine_N)
         self.optimisers.zero_grad()
         with _arithmetic(self.settings.precision):
             logit_NT = forward(self.unknowns.hide(batch.features)).float()
         # A last batch may have fewer rows than there are processes, and a mean of none is no number.
         told = (logit_NT, batch.label_NT, batch.group_N, epoch)
-        loss = self.loss_of(*told) if len(share_N) else logit_NT.sum()
+        loss = self.loss_of(*told) if len(mine_N) else logit_NT.sum()
         if self.ranks.many:  # gradients summed over processes are then those of the whole batch's mean
-            loss = loss * (len(share_N) / len(chosen_N))
+            loss = loss * (len(mine_N) / len(chosen_N))
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.optimisers.step()
+        self.optimisers.step(rate_share)
         return self.ranks.summed(loss.detach()).item()
 
     @torch.no_grad()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.learning.ranks import ALONE, Ranks
 from rankd_training.learning.row_rules import DeferredAdam, LazyAdam, RowRule, RowwiseAdagrad
 from rankd_training.learning.table_rows import TableRows
+from rankd_training.learning.weight_average import WeightAverage
 from rankd_training.runs.spread import Spread
 from rankd_training.settings import TrainSettings
 
@@ -19,16 +22,22 @@ __all__ = ["DENSE_ROWS", "Optimisers"]
 # Below it, moving the whole table costs no more than finding and moving a batch's rows: with 39 ids of width
 # 16 the two cost the same at 100,000 rows in batches of 512, at 400,000 in batches of 4096 (one core).
 DENSE_ROWS = 200_000
+AVERAGE = "average."
 
 
 class Optimisers:
     """Everything that moves a model's weights. Tables that go row by row are read through it in training.
 
-    Raises SettingError where a table's decay is too strong for its optimiser.
+    Attributes:
+        tables: those that go row by row.
+        average: of the weights, where `average_decay` asks for one.
+
+    Raises SettingError where a table's decay is too strong for its optimiser, or it cannot be averaged.
     """
 
     def __init__(self, model: nn.Module, settings: TrainSettings, ranks: Ranks) -> None:
         self._ranks = ranks
+        self._clamp = settings.gradient_clamp
         self.tables: list[TableRows] = []
         self._embeddings: list[FeatureEmbedding] = []
         for module in model.modules():
@@ -42,6 +51,8 @@ class Optimisers:
                     module.train_through(self.tables[-1])
                     self._embeddings.append(module)
         self._dense = _adamw(model, settings)
+        self.average = _average(model, settings, self.tables)
+        self._rates = [float(group["lr"]) for group in self._dense.param_groups]
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
@@ -49,18 +60,30 @@ class Optimisers:
         for table in self.tables:
             table.forget()
 
-    def step(self) -> None:
-        """Move all weights by their gradients, summed over all processes."""
+    def step(self, rate_share: float = 1.0) -> None:
+        """Move all weights by their gradients, summed over all processes, at a share of their rates."""
         parameters = [p for group in self._dense.param_groups for p in group["params"]]
-        self._ranks.add_up(p.grad for p in parameters if p.grad is not None)
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        self._ranks.add_up(gradients)
+        if self._clamp is not None:
+            for gradient in gradients:
+                gradient.clamp_(-self._clamp, self._clamp)
+        for group, rate in zip(self._dense.param_groups, self._rates, strict=True):
+            group["lr"] = rate * rate_share
         self._dense.step()
         for table in self.tables:
-            table.step()
+            table.step(rate_share, clamp=self._clamp)
+        if self.average is not None:
+            self.average.step()
 
     def settle(self) -> None:
         """Bring every table up to date, before it is judged, changed or kept."""
         for table in self.tables:
             table.settle()
+
+    def judged(self) -> AbstractContextManager[None]:
+        """Let the model have the weights that are judged and kept: their average, where there is one."""
+        return nullcontext() if self.average is None else self.average.in_place()
 
     def release(self) -> None:
         """Let go of all memory; training is over."""
@@ -68,6 +91,7 @@ class Optimisers:
             embedding.train_through(None)
         self._embeddings.clear()
         self.tables.clear()
+        self.average = None
         self._dense.state.clear()
 
     def state(self) -> dict[str, Tensor | Spread]:
@@ -78,13 +102,20 @@ class Optimisers:
         for number, table in enumerate(self.tables):
             for key, value in table.state().items():
                 named[f"table.{number}.{key}"] = self._spread(number, key, value)
+        if self.average is not None:
+            named |= {AVERAGE + name: value for name, value in self.average.state().items()}
         return named
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Continue from the state of an equal model under equal settings."""
+        if self.average is not None:
+            mean = {n.removeprefix(AVERAGE): value for n, value in state.items() if n.startswith(AVERAGE)}
+            self.average.load(mean)
         entries: dict[int, dict[str, Tensor]] = {}
         tables: dict[int, dict[str, Tensor]] = {}
         for name, value in state.items():
+            if name.startswith(AVERAGE):
+                continue
             kind, owner, key = name.split(".", 2)
             (entries if kind == "dense" else tables).setdefault(int(owner), {})[key] = value
         self._dense.load_state_dict({**self._dense.state_dict(), "state": entries})
@@ -109,12 +140,23 @@ def _rule(embedding: FeatureEmbedding, settings: TrainSettings) -> RowRule | Non
     rate = _table_rate(settings)
     match chosen:
         case "deferred_adam":
-            return DeferredAdam(embedding.width, rate=rate, keep=1 - rate * settings.embedding_decay)
+            return DeferredAdam(embedding.width, rate=rate)
         case "lazy_adam":
             return LazyAdam(embedding.width, rate=rate)
         case "rowwise_adagrad":
             return RowwiseAdagrad(rate=rate)
     return None
+
+
+def _average(model: nn.Module, settings: TrainSettings, tables: Sequence[TableRows]) -> WeightAverage | None:
+    if settings.average_decay == 0:
+        return None
+    if tables:
+        raise SettingError(
+            "average_decay: a table that goes row by row has no average, which would touch all rows at every "
+            "step; set embedding_optimiser=adam, or average_decay=0"
+        )
+    return WeightAverage(model, settings.average_decay)
 
 
 def _table_rate(settings: TrainSettings) -> float:

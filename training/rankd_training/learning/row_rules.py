@@ -13,6 +13,7 @@ so after k of them, with a_j = c_(t+j) (b1 / sqrt(b2))^j and f_j = e_(t+j) / b2^
 
 `DeferredAdam` adds that up at once when the row is next read. f_j hardly varies where a_j counts, so its mean
 under the weights q^(k-j) a_j stands for it: the only approximation, which vanishes with eps.
+Where rates fall, q and the rate in c_s are those of their step.
 
 Legend: U rows moved together, E width, S numbers of state a row, T steps, H steps within the horizon.
 """
@@ -46,11 +47,17 @@ class RowRule(Protocol):
     def catch_up(self, weight_UE: Tensor, state_US: Tensor, last_U: Tensor, skipped_U: Tensor) -> None:
         """Add the `skipped_U` steps after `last_U` to weights that are already decayed for them."""
 
-    def move(self, weight_UE: Tensor, state_US: Tensor, grad_UE: Tensor, step: int) -> None:
-        """Take step number `step` (from 1) with weights already decayed for it."""
+    def move(self, weight_UE: Tensor, state_US: Tensor, grad_UE: Tensor, step: int, share: float) -> None:
+        """Take step number `step` (from 1) at a share of the rate, with weights already decayed for it."""
 
-    def end_step(self, step: int) -> None:
-        """Note what this step owes to the rows that did not take part."""
+    def end_step(self, step: int, share: float, keep: float) -> None:
+        """Note what this step owes to the rows that did not take part.
+
+        Args:
+            step: its number.
+            share: of the rate at this step.
+            keep: q of this step.
+        """
 
     def state(self) -> Mapping[str, Tensor]:
         """Return what a rule knows beside the rows' own state; the tensors are its own."""
@@ -64,13 +71,12 @@ class DeferredAdam:
 
     Args:
         width: E.
-        rate: the learning rate.
-        keep: q, the share of a weight that decay leaves at each step.
+        rate: the full learning rate.
     """
 
-    def __init__(self, width: int, *, rate: float, keep: float) -> None:
+    def __init__(self, width: int, *, rate: float) -> None:
         self.state_width = 2 * width
-        self._rate, self._keep = rate, keep
+        self._rate = rate
         # By t: sum_j q^(k-j) a_j, and the same sum with a_j f_j.
         self._push_T = torch.zeros(GROWTH, dtype=torch.float64)
         self._push_f_T = torch.zeros(GROWTH, dtype=torch.float64)
@@ -86,11 +92,11 @@ class DeferredAdam:
         m_UE.mul_(_column(powers(BETA1, skipped_U)))
         v_UE.mul_(_column(powers(BETA2, skipped_U)))
 
-    def move(self, weight_UE: Tensor, state_US: Tensor, grad_UE: Tensor, step: int) -> None:
+    def move(self, weight_UE: Tensor, state_US: Tensor, grad_UE: Tensor, step: int, share: float) -> None:
         """Take an ordinary step."""
-        _adam(weight_UE, state_US, grad_UE, self._rate, step)
+        _adam(weight_UE, state_US, grad_UE, self._rate * share, step)
 
-    def end_step(self, step: int) -> None:
+    def end_step(self, step: int, share: float, keep: float) -> None:
         """Add this step to the sums of every t before it."""
         if step >= len(self._push_T):
             more_T = torch.zeros(len(self._push_T), dtype=torch.float64)
@@ -98,10 +104,10 @@ class DeferredAdam:
         e = math.sqrt(1 - BETA2**step)
         since = max(0, step - HORIZON)
         j_H = torch.arange(step - since, 0, -1, dtype=torch.float64)
-        a_H = self._rate * e / (1 - BETA1**step) * (BETA1 / math.sqrt(BETA2)) ** j_H
+        a_H = self._rate * share * e / (1 - BETA1**step) * (BETA1 / math.sqrt(BETA2)) ** j_H
         for sum_T, term_H in ((self._push_T, a_H), (self._push_f_T, a_H * e / BETA2 ** (j_H / 2))):
-            if self._keep < 1:
-                sum_T[:step].mul_(self._keep)
+            if keep < 1:
+                sum_T[:step].mul_(keep)
             sum_T[since:step].add_(term_H)
 
     def state(self) -> dict[str, Tensor]:
@@ -126,11 +132,11 @@ class LazyAdam:
     def catch_up(self, weight_UE: Tensor, state_US: Tensor, last_U: Tensor, skipped_U: Tensor) -> None:
         """Skipped steps do nothing."""
 
-    def move(self, weight_UE: Tensor, state_US: Tensor, grad_UE: Tensor, step: int) -> None:
+    def move(self, weight_UE: Tensor, state_US: Tensor, grad_UE: Tensor, step: int, share: float) -> None:
         """Take an ordinary step; biases are corrected by the count of all steps."""
-        _adam(weight_UE, state_US, grad_UE, self._rate, step)
+        _adam(weight_UE, state_US, grad_UE, self._rate * share, step)
 
-    def end_step(self, step: int) -> None:
+    def end_step(self, step: int, share: float, keep: float) -> None:
         """Nothing is owed."""
 
     def state(self) -> dict[str, Tensor]:
@@ -155,12 +161,12 @@ class RowwiseAdagrad:
     def catch_up(self, weight_UE: Tensor, state_US: Tensor, last_U: Tensor, skipped_U: Tensor) -> None:
         """Skipped steps do nothing."""
 
-    def move(self, weight_UE: Tensor, state_US: Tensor, grad_UE: Tensor, step: int) -> None:
+    def move(self, weight_UE: Tensor, state_US: Tensor, grad_UE: Tensor, step: int, share: float) -> None:
         """Take a step."""
         state_US.add_(grad_UE.square().mean(1, keepdim=True))
-        weight_UE.sub_(grad_UE.mul(self._rate / (state_US.sqrt() + ADAGRAD_EPS)))
+        weight_UE.sub_(grad_UE.mul(self._rate * share / (state_US.sqrt() + ADAGRAD_EPS)))
 
-    def end_step(self, step: int) -> None:
+    def end_step(self, step: int, share: float, keep: float) -> None:
         """Nothing is owed."""
 
     def state(self) -> dict[str, Tensor]:

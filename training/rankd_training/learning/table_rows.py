@@ -10,6 +10,7 @@ S numbers of state a row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from rankd_training.errors import SettingError
 from rankd_training.learning.ranks import Ranks
-from rankd_training.learning.row_rules import RowRule, powers
+from rankd_training.learning.row_rules import GROWTH, NOTHING, RowRule
 
 __all__ = ["WEAKEST_KEEP", "TableRows"]
 
@@ -42,7 +43,7 @@ class TableRows:
     Args:
         table: its weights are changed in place; they need no gradient of their own any more.
         rule: how a row moves.
-        keep: the share of a weight that decay leaves at each step, read or not.
+        keep: the share of a weight that decay leaves at each full step, read or not.
         ranks: processes that train equal copies of this table; their gradients are added up.
 
     Raises:
@@ -64,6 +65,8 @@ class TableRows:
         self._state_RS = torch.zeros(len(self._weight_RE), rule.state_width)
         self._last_R = torch.zeros(len(self._weight_RE), dtype=torch.int32)
         self._step = 0
+        # log of what decay has left of a weight after each step; differences say what steps in between take.
+        self._log_kept_T = torch.zeros(GROWTH, dtype=torch.float64)
         self._lent: list[_Lent] = []
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # the number of rows varies too much
@@ -81,22 +84,30 @@ class TableRows:
         self._lent.clear()
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Move the rows that were read since the last step; for the others one more step has passed."""
+    def step(self, rate_share: float = 1.0, *, clamp: float | None = None) -> None:
+        """Move the rows that were read since the last step; for the others one more step has passed.
+
+        Args:
+            rate_share: of the rule's learning rate, and with it of decay.
+            clamp: bound of every element of a row's gradient, either way.
+        """
         moved = [(lent, lent.weight_UE.grad) for lent in self._lent]
         self.forget()
         parts = [(lent, grad_UE) for lent, grad_UE in moved if grad_UE is not None]
         if self._ranks.many or _overlap([lent.row_U for lent, _ in parts]):
             parts = [self._added_up(parts)]
         self._step += 1
+        keep = 1 - (1 - self._keep) * rate_share
+        self._note_kept(keep)
         for lent, grad_UE in parts:
             parts_UE = (lent.weight_UE.detach(), lent.state_US, grad_UE)
             for weight_UE, state_US, part_UE in zip(*map(_pieces, parts_UE), strict=True):
-                if self._keep < 1:
-                    weight_UE.mul_(self._keep)
-                self._rule.move(weight_UE, state_US, part_UE, self._step)
+                if keep < 1:
+                    weight_UE.mul_(keep)
+                bounded_UE = part_UE if clamp is None else part_UE.clamp(-clamp, clamp)
+                self._rule.move(weight_UE, state_US, bounded_UE, self._step, rate_share)
             self._give_back(lent)
-        self._rule.end_step(self._step)
+        self._rule.end_step(self._step, rate_share, keep)
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -112,6 +123,7 @@ class TableRows:
     def state(self) -> dict[str, Tensor]:
         """Return what `load` needs; the tensors are this object's own. The weights are not among them."""
         own = {"state": self._state_RS, "last": self._last_R, "step": torch.tensor(self._step)}
+        own["log_kept"] = self._log_kept_T
         return {**own, **self._rule.state()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -119,6 +131,7 @@ class TableRows:
         self._state_RS.copy_(state["state"])
         self._last_R.copy_(state["last"])
         self._step = int(state["step"])
+        self._log_kept_T = state["log_kept"].clone()
         self._rule.load(state)
 
     @torch.no_grad()
@@ -127,9 +140,19 @@ class TableRows:
         for weight_UE, state_US, last_U in zip(*map(_pieces, whole), strict=True):
             skipped_U = self._step - last_U
             if self._keep < 1:
-                weight_UE.mul_(powers(self._keep, skipped_U).unsqueeze(1))
+                weight_UE.mul_(self._kept_since(last_U).unsqueeze(1))
             self._rule.catch_up(weight_UE, state_US, last_U, skipped_U)
         return _Lent(row_U, whole[0], whole[1])
+
+    def _note_kept(self, keep: float) -> None:
+        if self._step >= len(self._log_kept_T):
+            self._log_kept_T = torch.cat([self._log_kept_T, torch.zeros_like(self._log_kept_T)])
+        self._log_kept_T[self._step] = self._log_kept_T[self._step - 1] + math.log(keep)
+
+    def _kept_since(self, last_U: Tensor) -> Tensor:
+        """What decay has left of rows that were up to date at `last_U`; 0 where it is below 1e-12."""
+        kept_U = torch.exp(self._log_kept_T[self._step] - self._log_kept_T.index_select(0, last_U)).float()
+        return kept_U.masked_fill_(kept_U < NOTHING, 0.0)
 
     def _give_back(self, lent: _Lent) -> None:
         self._weight_RE.index_copy_(0, lent.row_U, lent.weight_UE.detach())

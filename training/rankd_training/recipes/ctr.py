@@ -30,6 +30,7 @@ from rankd_training.learning.learner import Learner, all_finite
 from rankd_training.learning.losses import Loss
 from rankd_training.learning.optimisers import Optimisers
 from rankd_training.learning.ranks import Ranks, joined
+from rankd_training.learning.schedule import SCHEDULES
 from rankd_training.learning.sharding import build_shared, check_sharding, num_parameters, weights_of
 from rankd_training.learning.unknowns import UnknownValues
 from rankd_training.measures.calibration import Calibrated, fit
@@ -133,13 +134,9 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
         save = partial(_save, learner, unfinished, course, order_n)
         loss = learner.learn(order_n, course, progress, save)
         optimisers.settle()
-        for buffer in model.buffers():  # running statistics are of each process's own share
-            ranks.same(buffer)
         if not all_finite(model, ranks):
             raise Diverged(course.epoch, settings.learning_rate)
-        unknowns.settle(model.embedding, seen)
-
-        valid = learner.judge("valid")
+        valid = _judged(learner, seen)
         score = overall(valid, settings.stop_on)
         best = course.best_score is None or score > course.best_score
         if best:
@@ -150,7 +147,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
         save(best=best)
 
     optimisers.release()
-    if course.best_epoch != len(course.epochs):
+    if settings.average_decay or course.best_epoch != len(course.epochs):
         checkpoint.read_into(unfinished.best(), weights_of(model, ranks))
     metrics = {split: learner.judge(split) for split in examples.rows}
     record = record_of(
@@ -181,10 +178,12 @@ def _check(settings: TrainSettings) -> None:
     for name in ("epochs", "patience", "batch_size", "learning_rate", "threads", "denoise_temperature"):
         if not getattr(settings, name) > 0:
             raise SettingError(f"{name}: expected a number above 0, got {getattr(settings, name)}")
-    if settings.embedding_learning_rate is not None and not settings.embedding_learning_rate > 0:
-        raise SettingError(
-            f"embedding_learning_rate: expected a number above 0, got {settings.embedding_learning_rate}"
-        )
+    for name in ("embedding_learning_rate", "gradient_clamp"):
+        given = getattr(settings, name)
+        if given is not None and not given > 0:
+            raise SettingError(f"{name}: expected a number above 0, got {given}")
+    if settings.schedule not in SCHEDULES:
+        raise SettingError(f"schedule {settings.schedule!r}: expected one of {', '.join(SCHEDULES)}")
     for name in ("embedding_decay", "weight_decay", "ranking_weight", "funnel_penalty", "checkpoint_steps"):
         if not getattr(settings, name) >= 0:
             raise SettingError(f"{name}: expected a number of at least 0, got {getattr(settings, name)}")
@@ -219,15 +218,31 @@ def _save(
     learner: Learner, unfinished: Unfinished, course: Course, order_n: Tensor, *, best: bool = False
 ) -> None:
     """Keep how far a run is; the first process writes what all hold."""
-    ranks = learner.ranks
+    ranks, average = learner.ranks, learner.optimisers.average
     random = ranks.join(torch.get_rng_state().unsqueeze(0))
     weights, moments = weights_of(learner.model, ranks), learner.optimisers.state()
     if ranks.first:
         order = order_n if course.step else order_n[:0]
-        unfinished.save(course, weights, moments, random, order, best=best)
+        kept = weights if average is None else average.weights()
+        unfinished.save(course, weights, moments, random, order, best=kept if best else None)
     else:
         hand_over(weights, moments)
     ranks.meet()
+
+
+def _judged(learner: Learner, seen: Tensor) -> Mapping[str, TaskMetrics]:
+    """Settle the weights that would be kept, and judge them on validation rows."""
+    _agree(learner)
+    with learner.optimisers.judged():
+        _agree(learner)
+        learner.unknowns.settle(learner.model.embedding, seen)
+        return learner.judge("valid")
+
+
+def _agree(learner: Learner) -> None:
+    """Running statistics are of each process's own share; all take the first one's."""
+    for buffer in learner.model.buffers():
+        learner.ranks.same(buffer)
 
 
 def _calibrated(learner: Learner) -> Calibrated:

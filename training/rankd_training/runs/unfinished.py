@@ -125,24 +125,26 @@ class Unfinished:
         random: Tensor,
         order_n: Tensor,
         *,
-        best: bool,
+        best: Mapping[str, Tensor | Spread] | None,
     ) -> None:
         """Write a state, as the first process; meanwhile others hand over weights, then optimiser.
 
-        `best`: these weights are the best so far; else the best of before stay.
+        `best`: `weights` itself, or others that are held here; None, and the best of before stay.
         """
         new, before = self.folder / "new", self._latest()
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir()
         drawn = {"random": random, "order": order_n}
-        files: tuple[tuple[str, Mapping[str, Tensor | Spread]], ...] = (
+        files: list[tuple[str, Mapping[str, Tensor | Spread]]] = [
             (WEIGHTS, weights),
             (OPTIMISER, optimiser),
             (DRAWN, drawn),
-        )
+        ]
+        if best is not None and best is not weights:
+            files.append((BEST, best))
         for name, tensors in files:
             write(new / name, tensors)
-        kept = new / WEIGHTS if best else before / BEST if before else None
+        kept = new / WEIGHTS if best is weights else before / BEST if best is None and before else None
         if kept is not None and kept.exists():
             os.link(kept, new / BEST)  # a table is written once, not twice
         _write(new / COURSE, asdict(course))
