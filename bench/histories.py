@@ -1,4 +1,4 @@
-"""Do histories help? INFNet with and without them, and DCNv2 with pooled ones. Writes docs/results/histories.*.
+"""Do histories help? INFNet with and without them, DCNv2 with pooled ones. Writes docs/results/histories.*.
 
     python bench/histories.py
 
@@ -180,13 +180,14 @@ def _values(runs: list[TrialResult], task: str, measure: str) -> list[float]:
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Write it for people."""
+    machine = report["machine"]
     lines = [
         "# Do histories help?",
         "",
-        f"`{report['command']}`, {report['date']}, {report['machine']['cores']} cores of {report['machine']['cpu']}.",
+        f"`{report['command']}`, {report['date']}, {machine['cores']} cores of {machine['cpu']}.",
         "",
-        f"{report['data']}, five seeds each. Each contestant: the best of {len(grid('infnet'))} settings by AUC",
-        "within users on validation rows, two seeds a setting, on a file without test rows.",
+        f"{report['data']}, five seeds each. Each contestant: the best of {len(grid('infnet'))} settings by",
+        "AUC within users on validation rows, two seeds a setting, on a file without test rows.",
         "",
         "| task | contestant | AUC | AUC within users | log loss | validation, within users |",
         "|---|---|---|---|---|---|",
@@ -202,7 +203,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines += [
         "",
         "Differences on test, the first minus the other: mean over seeds with the p-value of a paired t-test",
-        "(Holm over all lines of a column), and the middle 95 % of paired resamples of the test part's users.",
+        "(Holm over all lines of a column), and the middle 95 % of paired resamples of the test users.",
         "",
         "| task | against | AUC | over users | AUC within users | over users |",
         "|---|---|---|---|---|---|",
