@@ -16,8 +16,9 @@ from rankd_export.graph import to_onnx
 from rankd_export.parity import compare, run_onnx
 from rankd_training.models import registry
 from rankd_training.models.armnet import ARMNet, ARMNetConfig
+from tests.export.agreement import SIZES, assert_agrees, traced
 from tests.export.requests import random_request
-from tests.export.test_graph import MIXED, MOVIELENS, SIZES
+from tests.export.test_graph import MIXED, MOVIELENS
 
 VARIANTS: list[dict[str, Any]] = [
     {"alpha": 1.0},
@@ -34,15 +35,9 @@ VARIANTS: list[dict[str, Any]] = [
 def test_graph_and_model_agree_at_every_size(settings: dict[str, Any], schema: FeatureSchema) -> None:
     torch.manual_seed(0)
     model = ARMNet(schema, ARMNetConfig(**{"embedding_std": 0.5, **settings})).eval()
-    example = random_request(schema, 6, 3, seed=1)
-    graph = to_onnx(model, schema, {name: torch.from_numpy(array) for name, array in example.items()})
+    graph = traced(model, schema)
     assert not {"TopK", "Loop", "Scan", "If", "Einsum"} & {node.op_type for node in graph.graph.node}
-    requests = [random_request(schema, n, users, seed=n) for n, users in SIZES]
-    report = compare(model, graph, requests)
-    with torch.no_grad():
-        spread = model({k: torch.from_numpy(a) for k, a in requests[4].items()}).std().item()
-    assert spread > 0.01, "the scores hardly differ, so agreement would prove nothing"
-    assert max(size["max_score_error"] for size in report.sizes) <= 1e-5
+    assert_agrees(model, graph, schema)
 
 
 @pytest.mark.parametrize("settings", [VARIANTS[1], VARIANTS[2], VARIANTS[4]], ids=str)

@@ -16,11 +16,11 @@ from rankd_contract.schema import UNKNOWN
 from rankd_contract.schema_file import parse_schema
 from rankd_contract.signature import FIELD_WEIGHTS, inputs, slot_names
 from rankd_export.graph import to_onnx
-from rankd_export.parity import compare, run_onnx
+from rankd_export.parity import run_onnx
 from rankd_training.models import registry
 from rankd_training.models.logistic import LogisticConfig, LogisticRegression
+from tests.export.agreement import assert_agrees
 from tests.export.requests import random_request
-from tests.export.test_graph import SIZES
 from tests.training.fields import crossed_schema
 
 SCHEMA = crossed_schema()
@@ -69,12 +69,7 @@ def test_graph_and_model_agree_at_every_size(name: str) -> None:
     model = lively(name)
     graph = exported(model, explain=name == "armnet")
     assert [value.name for value in graph.graph.input] == [spec.name for spec in inputs(SCHEMA)]
-    requests = [random_request(SCHEMA, n, users, seed=n) for n, users in SIZES]
-    report = compare(model, graph, requests)
-    with torch.no_grad():
-        spread = model({k: torch.from_numpy(a) for k, a in requests[4].items()}).std().item()
-    assert spread > 0.01, "the scores hardly differ, so agreement would prove nothing"
-    assert max(size["max_score_error"] for size in report.sizes) <= 1e-5
+    assert_agrees(model, graph, SCHEMA)
     for output in graph.graph.output:
         if output.name == FIELD_WEIGHTS:  # a weight for each cross, too
             assert output.type.tensor_type.shape.dim[1].dim_value == sum(map(len, slot_names(SCHEMA))) == 12

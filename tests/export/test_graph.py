@@ -21,6 +21,7 @@ from rankd_export.graph import check, to_onnx
 from rankd_export.parity import compare, run_onnx
 from rankd_export.work import work_of
 from rankd_training.models import registry
+from tests.export.agreement import assert_agrees
 from tests.export.requests import random_request
 from tests.training.fields import table_schema
 
@@ -44,7 +45,6 @@ views:
       - {name: price, kind: numeric, dtype: float32, default: 1}
 tasks: [{name: click}]
 """)
-SIZES = [(1, 1), (2, 1), (7, 1), (100, 1), (1000, 1), (2, 2), (7, 3), (100, 3), (1000, 3)]
 
 
 @cache
@@ -71,11 +71,7 @@ def exported(name: str, schema: FeatureSchema) -> onnx.ModelProto:
 @pytest.mark.parametrize("name", registry.names())
 def test_graph_and_model_agree_at_every_size(name: str, schema: FeatureSchema) -> None:
     model = lively(name, schema)
-    requests = [random_request(schema, n, users, seed=n) for n, users in SIZES]
-    report = compare(model, exported(name, schema), requests)
-    spread = model({k: torch.from_numpy(a) for k, a in requests[4].items()}).std().item()
-    assert spread > 0.01, "the scores hardly differ, so agreement would prove nothing"
-    assert max(size["max_score_error"] for size in report.sizes) <= 1e-5
+    assert_agrees(model, exported(name, schema), schema)
 
 
 @pytest.mark.parametrize("name", registry.names())

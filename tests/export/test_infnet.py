@@ -8,12 +8,10 @@ import torch
 
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.schema_file import parse_schema
-from rankd_export.graph import to_onnx
-from rankd_export.parity import compare
 from rankd_training.models.infnet import INFNet
 from rankd_training.models.infnet_config import INFNetConfig
+from tests.export.agreement import assert_agrees, traced
 from tests.export.requests import random_request
-from tests.export.test_graph import SIZES
 
 HISTORIES = """
 rankd_schema: 1
@@ -48,16 +46,8 @@ def test_graph_and_model_agree_at_every_size(variant: str, text: str) -> None:
     torch.manual_seed(0)
     config = INFNetConfig(variant=variant, embedding_std=0.5)  # type: ignore[arg-type]  # one of the two
     model = INFNet(schema, config).eval()
-    example = {k: torch.from_numpy(a) for k, a in random_request(schema, 6, 3, seed=1).items()}
-    graph = to_onnx(model, schema, example)
-    requests = [random_request(schema, n, users, seed=n) for n, users in SIZES]
-    if text is HISTORIES:
-        requests += empty_histories(schema)
-    report = compare(model, graph, requests)
-    with torch.no_grad():
-        spread = model({k: torch.from_numpy(a) for k, a in requests[4].items()}).std().item()
-    assert spread > 0.01, "the scores hardly differ, so agreement would prove nothing"
-    assert max(size["max_score_error"] for size in report.sizes) <= 1e-5
+    more = empty_histories(schema) if text is HISTORIES else []
+    assert_agrees(model, traced(model, schema), schema, more)
 
 
 def empty_histories(schema: FeatureSchema) -> list[dict[str, np.ndarray]]:

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from rankd_export.graph import to_onnx
-from rankd_export.parity import compare
 from rankd_training.models.mlcc import MLCC, MLCCConfig
-from tests.export.requests import random_request
-from tests.export.test_graph import MIXED, SIZES
+from tests.export.agreement import assert_agrees, traced
+from tests.export.test_graph import MIXED
 
 VARIANTS: list[dict[str, Any]] = [
     {"channels": 3, "heads": 2},
@@ -26,11 +24,5 @@ VARIANTS: list[dict[str, Any]] = [
 def test_graph_and_model_agree_at_every_size(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = MLCC(MIXED, MLCCConfig(**{"embedding_std": 0.5, **settings})).eval()
-    example = random_request(MIXED, 6, 3, seed=1)
-    graph = to_onnx(model, MIXED, {name: torch.from_numpy(array) for name, array in example.items()})
-    requests = [random_request(MIXED, n, users, seed=n) for n, users in SIZES]
-    report = compare(model, graph, requests)
-    with torch.no_grad():
-        spread = model({k: torch.from_numpy(a) for k, a in requests[4].items()}).std().item()
-    assert spread > 0.01, "the scores hardly differ, so agreement would prove nothing"
-    assert max(size["max_score_error"] for size in report.sizes) <= 1e-5
+    graph = traced(model, MIXED)
+    assert_agrees(model, graph, MIXED)

@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from rankd_contract.pair_hash import HashedPair, pair_row
-from rankd_export.graph import OPSET, to_onnx
-from rankd_export.parity import compare
+from rankd_export.graph import OPSET
 from rankd_training.layers.pair_hash import PairHash
 from rankd_training.models.optinter import OptInter, OptInterConfig
-from tests.export.requests import random_request
-from tests.export.test_graph import MIXED, SIZES
+from tests.export.agreement import assert_agrees, traced
+from tests.export.test_graph import MIXED
 
 VARIANTS: list[dict[str, Any]] = [
     {"cross_rows": 100},
@@ -31,14 +30,8 @@ VARIANTS: list[dict[str, Any]] = [
 def test_graph_and_model_agree_at_every_size(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = OptInter(MIXED, OptInterConfig(**{"embedding_std": 0.5, **settings})).eval()
-    example = random_request(MIXED, 6, 3, seed=1)
-    graph = to_onnx(model, MIXED, {name: torch.from_numpy(array) for name, array in example.items()})
-    requests = [random_request(MIXED, n, users, seed=n) for n, users in SIZES]
-    report = compare(model, graph, requests)
-    with torch.no_grad():
-        spread = model({k: torch.from_numpy(a) for k, a in requests[4].items()}).std().item()
-    assert spread > 0.01, "the scores hardly differ, so agreement would prove nothing"
-    assert max(size["max_score_error"] for size in report.sizes) <= 1e-5
+    graph = traced(model, MIXED)
+    assert_agrees(model, graph, MIXED)
 
 
 class _Hashed(nn.Module):

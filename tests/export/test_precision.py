@@ -11,9 +11,11 @@ from rankd_export.errors import GraphRefused
 from rankd_export.graph import check
 from rankd_export.parity import run_onnx
 from rankd_export.precision import Precision, reduced
+from tests.export.agreement import SIZES
 from tests.export.requests import random_request
-from tests.export.test_graph import MOVIELENS, SIZES, exported
+from tests.export.test_graph import MOVIELENS, exported
 
+pytestmark = pytest.mark.slow  # each graph is made twice
 # Of a probability, over weights far livelier than trained ones.
 NEAR = {Precision.INT8: 0.05, Precision.INT8_EMBEDDINGS: 0.02, Precision.FP16: 0.01}
 

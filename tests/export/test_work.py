@@ -39,6 +39,7 @@ def test_work_is_counted_by_what_it_grows_with(tiled: bool, expected: Work) -> N
     assert work_of(graph) == expected
 
 
+@pytest.mark.slow
 def test_histories_are_projected_once_a_user() -> None:
     schema = parse_schema(HISTORIES)
     torch.manual_seed(0)
