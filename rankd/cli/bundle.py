@@ -1,4 +1,4 @@
-"""`rankd bundle`: what a bundle is, whether a service here would load it, and how two of them differ."""
+"""`rankd bundle`: what a bundle is, whether a service would load it, how two differ, which one is served."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import typer
 from rich.table import Table
 
 from rankd.cli.screen import JsonFlag, fail, out, print_json, wants
-from rankd_contract.bundle import Bundle, open_bundle, open_current
+from rankd_contract.bundle import Bundle, open_bundle, open_current, point_to
 from rankd_contract.errors import ContractError
 from rankd_contract.manifest import MANIFEST
 
 __all__ = ["app"]
 
-app = typer.Typer(name="bundle", help="Look at what was exported.", no_args_is_help=True)
+app = typer.Typer(
+    name="bundle", help="Look at what was exported, and choose what is served.", no_args_is_help=True
+)
 
 BundlePath = Annotated[
     Path,
@@ -82,6 +84,23 @@ def diff(one: BundlePath, other: BundlePath, as_json: JsonFlag = False) -> None:
             table.add_row(name, *("" if value is None else str(value) for value in values))
         out.print(table if changed else "no difference")
     raise typer.Exit(3 if changed else 0)
+
+
+@app.command("use")
+def use(
+    path: Annotated[Path, typer.Argument(help="Folder of a version, HOME/bundles/MODEL/VERSION.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Have services answer with a version that was exported before; it is verified first."""
+    if not (path.name.isdecimal() and path.is_dir()):
+        fail(f"{path}: no folder of a version; expected HOME/bundles/MODEL/VERSION", 2)
+    home = path.absolute().parent
+    with wants(ContractError):
+        bundle = point_to(home.parent, home.name, int(path.name))
+    if as_json:
+        print_json({"model": bundle.manifest.model, "version": bundle.manifest.version})
+        return
+    out.print(f"{bundle.manifest.model}: services answer with version {bundle.manifest.version} from now on")
 
 
 def _opened(path: Path) -> Bundle:

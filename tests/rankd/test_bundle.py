@@ -65,3 +65,14 @@ def test_the_card_says_what_the_model_is_made_of(model: Path) -> None:
         assert word in card
     assert "Licence, if the rows are those of movielens-synthetic: Made by rankd" in card
     assert "What the paper" in card
+
+
+def test_services_are_sent_back_to_a_version_and_never_to_one_that_is_not_there(model: Path) -> None:
+    before = json.loads(rankd("bundle", "show", str(model), "--json", cwd=model).stdout)["version"]
+    back = rankd("bundle", "use", str(model / "1"), cwd=model)
+    assert "services answer with version 1 from now on" in back.stdout, back.stderr
+    assert json.loads(rankd("bundle", "show", str(model), "--json", cwd=model).stdout)["version"] == 1
+    absent = rankd("bundle", "use", str(model / "9"), cwd=model)
+    assert absent.returncode == 2
+    assert "expected HOME/bundles/MODEL/VERSION" in absent.stderr.replace("\n", " ")
+    rankd("bundle", "use", str(model / str(before)), cwd=model)
