@@ -200,8 +200,14 @@ def serve(settings: Settings, plan: Plan) -> None:
 
 def server_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
     """Configure uvicorn for a wired service."""
+    spare = _most_descriptors() - _OWN_DESCRIPTORS
+    if spare < 1:
+        raise StartupFailed(
+            f"this process may open {_most_descriptors()} files, and needs {_OWN_DESCRIPTORS} for itself "
+            "before the first connection; raise the limit (ulimit -n)"
+        )
     bounds = Bounds(
-        connections=min(settings.max_connections, _most_descriptors() - _OWN_DESCRIPTORS),
+        connections=min(settings.max_connections, spare),
         receive_s=settings.receive_s,
         rejected=service.telemetry.model(UNKNOWN_MODEL).rejected,
         door=service.door,

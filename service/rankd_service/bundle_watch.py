@@ -2,8 +2,10 @@
 
 A bundle is loaded and replayed beside the event loop while the one before goes on answering, and becomes
 visible by one assignment: a request finds the old version or the new one, never a mixture. A bundle that is
-refused is never visible; it is tried once, and again only when the pointer has moved. The version that
-served before stays loaded for a while, so that a roll back is a pointer's move and nothing more.
+refused is never visible; it is tried again when the pointer has moved, and less and less often while it has
+not: its files may still be on their way. The version before goes on: the one that is loaded, or, where the
+process is new, the last one below the pointer's that is sound. What served before stays loaded for a while,
+so that a roll back is a pointer's move and nothing more.
 """
 
 from __future__ import annotations
@@ -12,19 +14,35 @@ import asyncio
 import logging
 from pathlib import Path
 
-from rankd_contract.bundle import Pointer, model_names, read_pointer
+from rankd_contract.bundle import Pointer, model_names, read_pointer, versions
 from rankd_contract.errors import CorruptBundle
 from rankd_service.errors import BundleRefused
 from rankd_service.features.change_feed import Feed
 from rankd_service.features.near_cache import NearCaches
-from rankd_service.inference.loader import load_current
+from rankd_service.inference.loader import load_current, load_version
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
 from rankd_service.settings import Settings
 from rankd_service.telemetry import LoadOutcome, Telemetry
 
 __all__ = ["BundleWatch"]
 
+_MOST_BEFORE = 3
+_FIRST_PAUSE, _LONGEST_PAUSE = 8, 128  # looks
 _log = logging.getLogger(__name__)
+
+
+class _Patience:
+    """How many looks a refused bundle is left alone for; twice as many each time."""
+
+    def __init__(self) -> None:
+        self._pause, self._left = _FIRST_PAUSE, 0
+
+    def begin(self) -> None:
+        self._left, self._pause = self._pause, min(2 * self._pause, _LONGEST_PAUSE)
+
+    def is_over(self) -> bool:
+        self._left -= 1
+        return self._left < 0
 
 
 class BundleWatch:
@@ -46,20 +64,43 @@ class BundleWatch:
         self._current: dict[str, LoadedModel] = {}
         self._earlier: dict[str, list[LoadedModel]] = {}
         self._complaint: str | None = None
-        self.refused: set[str] = set()
+        self._said: dict[str, str] = {}
+        self._patience: dict[str, _Patience] = {}
 
-    async def look(self) -> None:
-        """Load what the pointers name and is not served yet, then show all of it at once."""
-        moved = await asyncio.to_thread(self._moved)
+    @property
+    def refused(self) -> list[str]:
+        """Models whose pointer names what may not serve."""
+        return sorted(self._patience)
+
+    async def look(self, stopping: asyncio.Event) -> None:
+        """Load what the pointers name and is not served yet, then show all of it at once; stops early."""
+        try:
+            await self._look(stopping)
+        except Exception:  # whatever it was, the next look may go well, and what is served goes on
+            _log.exception("looking for published models failed")
+
+    async def _look(self, stopping: asyncio.Event) -> None:
+        pointers = await asyncio.to_thread(self._pointers)
+        if pointers is None:
+            return
+        for name in self._patience.keys() - pointers.keys():  # its folder is gone
+            del self._patience[name]
         changed = False
-        for name, pointer in moved.items():
+        for name, pointer in pointers.items():
+            if stopping.is_set():
+                return
+            if not self._is_due(name, pointer):
+                continue
             self._seen[name] = pointer
             model = self._kept(name, pointer) or await asyncio.to_thread(self._load, name)
-            if model is None:
-                self.refused.add(name)
-                continue
-            self.refused.discard(name)
-            changed |= self._serve(name, model)
+            if model is not None:
+                self._patience.pop(name, None)
+                self._said.pop(name, None)
+            else:
+                self._patience.setdefault(name, _Patience()).begin()
+                if name not in self._current and pointer is not None:
+                    model = await asyncio.to_thread(self._load_before, name, pointer)
+            changed |= model is not None and self._serve(name, model)
         if changed:
             self._show()
 
@@ -75,21 +116,18 @@ class BundleWatch:
             await asyncio.wait((stopped,), timeout=every_s)
             if stopped.done():
                 break
-            try:
-                await self.look()
-            except Exception:  # whatever it was, the next look may go well, and what is served goes on
-                _log.exception("looking for published models failed")
+            await self.look(stopping)
         stopped.cancel()
 
-    def _moved(self) -> dict[str, Pointer | None]:
-        """Return the models whose pointer is another than when it was looked at last; None: it is no good."""
+    def _pointers(self) -> dict[str, Pointer | None] | None:
+        """Return every model's pointer, None where it is no good; None where nothing can be looked at."""
         try:
             names = model_names(self._repository)
         except CorruptBundle as error:
             if str(error) != self._complaint:
                 _log.error("no model can be found: %s", error)
             self._complaint = str(error)
-            return {}
+            return None
         self._complaint = None
         pointers: dict[str, Pointer | None] = {}
         for name in names:
@@ -97,7 +135,14 @@ class BundleWatch:
                 pointers[name] = read_pointer(self._repository, name)
             except CorruptBundle:
                 pointers[name] = None
-        return {name: p for name, p in pointers.items() if name not in self._seen or self._seen[name] != p}
+        return pointers
+
+    def _is_due(self, name: str, pointer: Pointer | None) -> bool:
+        """Say whether a pointer has moved, or was refused long enough ago to be tried again."""
+        if name not in self._seen or self._seen[name] != pointer:
+            self._patience.pop(name, None)
+            return True
+        return name in self._patience and self._patience[name].is_over()
 
     def _kept(self, name: str, pointer: Pointer | None) -> LoadedModel | None:
         """Return the model a pointer names, where it served before and is still loaded."""
@@ -112,7 +157,9 @@ class BundleWatch:
         try:
             model = load_current(self._repository, name, self._settings, self._near)
         except BundleRefused as error:
-            _log.error("bundle refused: %s", error)
+            if self._said.get(name) != str(error):  # not again at every attempt
+                _log.error("bundle refused: %s", error)
+            self._said[name] = str(error)
             self._telemetry.bundle_loaded(LoadOutcome.REFUSED)
         except Exception:
             _log.exception("bundle of model %s: loading it failed", name)
@@ -120,6 +167,19 @@ class BundleWatch:
         else:
             self._telemetry.bundle_loaded(LoadOutcome.LOADED)
             return model
+        return None
+
+    def _load_before(self, name: str, pointer: Pointer) -> LoadedModel | None:
+        """Load the newest sound version below the pointer's: a new process has not the one before."""
+        try:
+            below = [v for v in versions(self._repository, name) if v < pointer.version]
+        except OSError:
+            return None
+        for version in sorted(below, reverse=True)[:_MOST_BEFORE]:
+            try:
+                return load_version(self._repository, name, version, self._settings, self._near)
+            except BundleRefused as error:
+                _log.error("bundle refused: %s", error)
         return None
 
     def _serve(self, name: str, model: LoadedModel) -> bool:
@@ -132,8 +192,8 @@ class BundleWatch:
             return True
         earlier = [before, *(m for m in self._earlier.get(name, ()) if m is not model)]
         self._earlier[name] = earlier[: self._settings.models.keep_warm]
-        versions = {"version": model.card.version, "before": before.card.version}
-        _log.info("another version is served", extra={"model": name, **versions})
+        extra = {"model": name, "version": model.card.version, "before": before.card.version}
+        _log.info("another version is served", extra=extra)
         return True
 
     def _show(self) -> None:

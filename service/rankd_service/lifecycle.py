@@ -21,6 +21,7 @@ from rankd_service.telemetry import CrewGauges
 __all__ = ["Lifecycle", "State"]
 
 _PING_S = 0.1
+_MOST_NAMED = 20
 _log = logging.getLogger(__name__)
 
 
@@ -96,7 +97,10 @@ class Lifecycle:
         """Look at the parts as they are now. A store that is down degrades answers, it does not stop them."""
         models = self._bundles.versions()
         store_up = await self._store.ping(_PING_S)
-        missing = [_refusal(name, models.get(name)) for name in sorted(self._bundles.refused)]
+        refused = self._bundles.refused
+        missing = [_refusal(name, models.get(name)) for name in refused[:_MOST_NAMED]]
+        if len(refused) > _MOST_NAMED:
+            missing.append(f"{len(refused) - _MOST_NAMED} more models: their bundles were refused")
         if not models:
             none = f"models: none in {self._settings.models.repository}; publish one with `rankd export`"
             missing.append("models: none loaded yet" if self.state is State.STARTING else none)
@@ -114,7 +118,7 @@ class Lifecycle:
         )
 
     async def _serve_models(self) -> None:
-        await self._bundles.look()
+        await self._bundles.look(self._stopping)
         await self._store.ping(_PING_S)  # opens a connection, so that the first request need not
         # What lives as long as the process need not be looked at again: a full collection over it takes
         # tens of milliseconds, in the middle of somebody's request.
@@ -122,7 +126,7 @@ class Lifecycle:
         gc.freeze()
         if self.state is State.STARTING:
             self.state = State.SERVING
-        versions, refused = self._bundles.versions(), sorted(map(_plain, self._bundles.refused))
+        versions, refused = self._bundles.versions(), list(map(_plain, self._bundles.refused))
         if not versions:
             where = str(self._settings.models.repository.absolute())
             _log.warning("no model to serve; publish one with `rankd export`", extra={"repository": where})

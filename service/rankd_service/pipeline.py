@@ -11,6 +11,7 @@ Legend: N candidates, T tasks, K candidates answered.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -138,6 +139,9 @@ class RankPipeline:
                 lost[loss.positions] = self._lost(loss.failure)
             return _Fetched(error.rows, _REASONS.get(error.kind, DegradeReason.STORE_ERROR), lost)
         except StoreUnavailable as error:
+            # A read that fails at once waits for nothing; without a pause here every request would run from
+            # beginning to end by itself, nobody would ever be seen to wait, and nobody be turned away.
+            await asyncio.sleep(0)
             return _Fetched(self._lost(error), _REASONS.get(error.kind, DegradeReason.STORE_ERROR))
         finally:
             self._fetching -= 1

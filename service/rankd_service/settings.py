@@ -105,7 +105,7 @@ class ServerSettings(_Section):
     )
     hang_s: float = Field(
         default=5,
-        gt=0,
+        ge=1,
         le=_A_DAY_S,
         description="When a worker whose event loop stands still is replaced, where there are several.",
     )

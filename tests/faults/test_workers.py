@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -141,6 +142,24 @@ def test_a_killed_worker_loses_only_its_own_and_is_replaced_and_no_counter_falls
 
 
 @pytest.mark.slow
+@pytest.mark.fault("G3")
+def test_a_worker_that_cannot_be_started_again_now_ends_no_other(service: ServiceProcess) -> None:
+    descriptors = max(int(fd.name) for fd in Path(f"/proc/{service.process.pid}/fd").iterdir()) + 1
+    soft, hard = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
+    killed, other = workers(service)
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (descriptors, hard))
+    try:
+        os.kill(killed, signal.SIGKILL)
+        until(lambda: killed not in workers(service))
+        time.sleep(0.5)  # several attempts
+        assert service.process.poll() is None
+        assert workers(service) == [other]
+        assert httpx.post(f"{service.address}/v1/rank/films", json=BODY, timeout=5).status_code == 200
+    finally:
+        resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    until(lambda: ready(service) == 2)
+
+
 @pytest.mark.fault("G4")
 def test_a_worker_that_crashes_in_native_code_says_where_and_is_replaced(service: ServiceProcess) -> None:
     before = workers(service)

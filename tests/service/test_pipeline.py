@@ -368,3 +368,25 @@ def test_small_requests_whose_rows_come_together_share_a_run(tmp_path: Path) -> 
     assert bench.metric("rankd_batch_requests_count", model="films") == 1
     assert bench.metric("rankd_batch_requests_sum", model="films") == 5
     assert bench.metric("rankd_batch_rows_sum", model="films") == 20
+
+
+def test_a_read_that_fails_at_once_still_lets_others_be_seen_to_wait(tmp_path: Path) -> None:
+    """Otherwise each request would run from beginning to end by itself, and overload would go unnoticed."""
+    bench = Bench(tmp_path, price)
+    bench.store.failure = StoreErrorKind.REFUSED
+    order: list[str] = []
+
+    async def one(name: str) -> None:
+        order.append(f"{name} begins")
+        request = RankRequest("r", User("42"), Candidates(ITEMS))
+        deadline = Deadline(bench.clock, bench.clock.monotonic_s() + 1)
+        await bench.pipeline.rank(
+            bench.pipeline.find("films", None), request, deadline, StageTimes(bench.clock)
+        )
+        order.append(f"{name} ends")
+
+    async def both() -> None:
+        await asyncio.gather(one("first"), one("second"))
+
+    asyncio.run(both())
+    assert order == ["first begins", "second begins", "first ends", "second ends"]

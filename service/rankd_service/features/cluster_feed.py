@@ -8,9 +8,11 @@ they are forgotten before they are trusted again; the other primaries are asked 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Collection, Sequence
 
 from rankd_service.deadline import Clock
+from rankd_service.errors import StartupFailed
 from rankd_service.features.change_feed import ChangeFeed
 from rankd_service.features.near_cache import NearCaches
 from rankd_service.features.slot_map import SlotMap
@@ -18,6 +20,8 @@ from rankd_service.features.store_address import NodeAddress, StoreAddress
 from rankd_service.features.topology import Topology
 
 __all__ = ["ClusterFeed"]
+
+_log = logging.getLogger(__name__)
 
 
 class ClusterFeed:
@@ -37,13 +41,15 @@ class ClusterFeed:
         self._connect_timeout_s, self._clock = connect_timeout_s, clock
         self._feeds: dict[NodeAddress, tuple[ChangeFeed, _Voice]] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._started = False
+        self._started, self._num_primaries = False, 0
         topology.watch(self._follow, self._caches.distrust)
 
     @property
     def following(self) -> bool:
         """Whether every primary tells of its changes."""
-        return bool(self._feeds) and all(feed.following for feed, _ in self._feeds.values())
+        return len(self._feeds) == self._num_primaries > 0 and all(
+            feed.following for feed, _ in self._feeds.values()
+        )
 
     def start(self) -> None:
         """Begin to follow. Does nothing where nothing is kept."""
@@ -65,17 +71,22 @@ class ClusterFeed:
         if not self._started:
             return
         self._caches.distrust()
+        self._num_primaries = len(slots.primaries)
         for node in self._feeds.keys() - set(slots.primaries):
             self._end(node)
         for node in slots.primaries:
             if node not in self._feeds:
                 voice = _Voice(self._caches, self._changed_its_mind, self._confirmed, self._clock)
-                feed = ChangeFeed(
-                    self._address.of_node(node),
-                    voice,
-                    connect_timeout_s=self._connect_timeout_s,
-                    clock=self._clock,
-                )
+                try:
+                    feed = ChangeFeed(
+                        self._address.of_node(node),
+                        voice,
+                        connect_timeout_s=self._connect_timeout_s,
+                        clock=self._clock,
+                    )
+                except StartupFailed as error:  # the others call it by no name: nothing is trusted meanwhile
+                    _log.warning("a primary cannot be followed: %s", error)
+                    continue
                 self._feeds[node] = feed, voice
                 feed.start()
         self._changed_its_mind()
@@ -90,7 +101,7 @@ class ClusterFeed:
     def _changed_its_mind(self) -> None:
         """Trust what all tell of changes of, from now on; where one tells of none, nothing."""
         told = [voice.told for _, voice in self._feeds.values() if voice.told is not None]
-        if told and len(told) == len(self._feeds):
+        if told and len(told) == self._num_primaries:
             self._caches.trust(frozenset.intersection(*told))
             self._confirmed()
         else:

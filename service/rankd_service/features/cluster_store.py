@@ -101,7 +101,10 @@ class ClusterStore:
             slots = await self.topology.known(budget_s)
         except StoreUnavailable:
             return False
-        clients = [self._client(node) for node in slots.primaries]
+        try:
+            clients = [self._client(node) for node in slots.primaries]
+        except StartupFailed:  # a node that the others call by no name
+            return False
         answers = await asyncio.gather(*(client.ping(budget_s) for client in clients))
         return all(answers) and not slots.uncovered
 

@@ -67,7 +67,10 @@ def _links_by_sentinel(finder: MasterFinder, timeout_s: float) -> OpenLink:
         url = await finder.find()
         if url not in openers:  # the last one's only: a failover changes it
             openers.clear()
-            openers[url] = links_to(url, timeout_s)
+            try:
+                openers[url] = links_to(url, timeout_s)
+            except StartupFailed as error:  # what sentinels say is no mistake of whoever started us
+                raise errors.ConnectionError(str(error)) from error
         return await openers[url]()
 
     return found
@@ -116,7 +119,12 @@ class Connector:
     async def connect(self) -> AbstractConnection:
         """Open a connection within the timeout, handshake included."""
         if self.finder is not None:
-            return await Connector(await self.finder.find(), self._timeout_s).connect()
+            url = await self.finder.find()
+            try:
+                found = Connector(url, self._timeout_s)
+            except StartupFailed as error:
+                raise errors.ConnectionError(str(error)) from error
+            return await found.connect()
         connection = self._kind(**self._options)
         if isinstance(connection, SSLConnection) and isinstance(self._pattern, SSLConnection):
             connection.ssl_context = self._pattern.ssl_context  # reads the root certificates once

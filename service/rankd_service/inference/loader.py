@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rankd_contract.bundle import Bundle, open_current
+from rankd_contract.bundle import Bundle, open_bundle, open_current
 from rankd_contract.calibration import Calibration
 from rankd_contract.errors import ContractError
 from rankd_contract.schema import Entity, FeatureSchema
@@ -32,7 +32,7 @@ from rankd_service.inference.registry import LoadedModel
 from rankd_service.inference.session import GraphSession
 from rankd_service.settings import Settings
 
-__all__ = ["load_current", "load_model"]
+__all__ = ["load_current", "load_model", "load_version"]
 
 _LOOSEST_TOLERANCE = 1e-2
 _TIMED_RUNS = 3
@@ -48,6 +48,19 @@ def load_current(
         return load_model(open_current(repository, name), settings, near)
     except (ContractError, OSError) as error:
         raise BundleRefused(f"{name}: {error}") from error
+
+
+def load_version(
+    repository: Path, name: str, version: int, settings: Settings, near: NearCaches | None = None
+) -> LoadedModel:
+    """Load a version of a model, whatever its pointer names. Raises BundleRefused."""
+    try:
+        bundle = open_bundle(repository / name / str(version))
+    except (ContractError, OSError) as error:
+        raise BundleRefused(f"{name}: {error}") from error
+    if (bundle.manifest.model, bundle.manifest.version) != (name, version):
+        raise BundleRefused(f"{name}: the folder of version {version} holds another bundle")
+    return load_model(bundle, settings, near)
 
 
 def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = None) -> LoadedModel:

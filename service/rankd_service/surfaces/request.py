@@ -29,9 +29,17 @@ __all__ = ["ItemBody", "ParsedRequest", "RankBody", "UserBody", "parse_request"]
 _STRICT = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 _MOST_FIELDS, _MOST_VALUES = 1000, 10_000
 _SCALARS = frozenset({str, int, float, bool})
-_MOST_SHOWN = 1e15
+_MOST_SHOWN, _PLAIN_NUMBERS = 1e15, frozenset({"deadline_ms", "top_k"})
 _SCALAR_OR_NULL = _SCALARS | {type(None)}
-_KINDS = {str: "a string", bool: "a boolean", type(None): "null", list: "a list", dict: "an object"}
+_KINDS = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+    list: "a list",
+    dict: "an object",
+}
 
 
 class _IdSchema:
@@ -236,13 +244,13 @@ def _objection(error: Any, limits: LimitSettings) -> MalformedRequest | InvalidR
     if kind == "string_too_long":
         return InvalidRequest(reason, f"expected at most {error['ctx']['max_length']} characters", place)
     expected = error["msg"].replace("Input should be", "expected")
-    return InvalidRequest(reason, f"{expected}, got {_shown(error['input'])}", place)
+    return InvalidRequest(reason, f"{expected}, got {_shown(error['input'], place)}", place)
 
 
-def _shown(value: Any) -> str:
-    """What was given, without saying it: a text may hold what is nobody's business, a number does not."""
-    if type(value) in {int, float}:
-        return f"{value:.6g}" if abs(value) < _MOST_SHOWN else "a number beyond all bounds"
+def _shown(value: Any, place: str | None) -> str:
+    """What was given, by its kind: only of numbers that are nobody's id or feature the value is said."""
+    if type(value) in {int, float} and place in _PLAIN_NUMBERS and abs(value) < _MOST_SHOWN:
+        return f"{value:.6g}"
     return _KINDS.get(type(value), "something else")
 
 

@@ -17,7 +17,6 @@ import time
 from functools import partial
 
 from rankd_service.cores import cores
-from rankd_service.errors import StartupFailed
 from rankd_service.features.embedded import EmbeddedStore
 from rankd_service.listener import listen
 from rankd_service.logs import log_to_stderr
@@ -78,6 +77,7 @@ def _supervise(settings: Settings, planned: Plan) -> None:
 
 
 def _spawn(number: int, listener: socket.socket, page: int) -> Started:
+    """Start a process. Raises OSError."""
     ours, theirs = socket.socketpair()
     descriptors = [theirs.fileno(), listener.fileno(), page]
     command = [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, descriptors)]
@@ -89,7 +89,7 @@ def _spawn(number: int, listener: socket.socket, page: int) -> Started:
                 pass_fds=descriptors,
                 process_group=0,  # Ctrl-C is for the supervisor, which tells the workers
             )
-        except OSError as error:
+        except OSError:
             ours.close()
-            raise StartupFailed(f"cannot start worker {number}: {error}") from error
+            raise
     return Started(process, ours)

@@ -110,6 +110,10 @@ class Place:
             self._seat.failed(cause, self._backoff.failures)
         return cause
 
+    def stayed_empty(self, now_s: float) -> None:
+        """Note that no process could be started; the next attempt waits as after one that ended at once."""
+        self.start_at_s = now_s + self._backoff.pause_s(0.0)
+
     def tell(self, message: dict[str, Any]) -> None:
         """Send a message to the process, if there is one; never waits."""
         if self._writer is not None and not self._writer.is_closing():

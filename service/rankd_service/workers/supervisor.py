@@ -110,7 +110,15 @@ class Supervisor:
         self._ever_served = self._ever_served or place.serves
 
     def _start(self, place: Place, now_s: float) -> None:
-        started = self._spawn(place.number)
+        try:
+            started = self._spawn(place.number)
+        except OSError as error:  # no descriptor, no memory, no process to be had: the others go on
+            if not self._ever_served and all(not other.occupied for other in self._places):
+                raise StartupFailed(f"cannot start worker {place.number}: {error}") from error
+            place.stayed_empty(now_s)
+            extra = {"worker": place.number, "in_s": round(place.start_at_s - now_s, 3)}
+            _log.error("worker cannot be started now: %s", error, extra=extra)
+            return
         place.occupy(started, self._task(self._listen_to(place, started)), now_s)
         _log.info("worker started", extra={"worker": place.number, "pid": started.process.pid})
 
