@@ -119,6 +119,8 @@ class Lifecycle:
 
     async def _serve_models(self) -> None:
         await self._bundles.look(self._stopping)
+        if self._stopping.is_set():
+            return
         await self._store.ping(_PING_S)  # opens a connection, so that the first request need not
         # What lives as long as the process need not be looked at again: a full collection over it takes
         # tens of milliseconds, in the middle of somebody's request.
