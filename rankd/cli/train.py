@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import count
@@ -177,9 +178,27 @@ def _watched(work: Callable[[Progress], RunResult], output: Path) -> RunResult:
         fail(f"stopped; go on with: rankd train --resume {output}", 130)
     tell.print(f"rows split by {result.record.split_by}", soft_wrap=True)
     tell.print(render_metrics(result))
+    _say_calibration(result.folder)
     for warning in result.record.warnings:
         tell.print(f"[bold yellow]warning[/]: {escape(warning)}", soft_wrap=True)
     return result
+
+
+def _say_calibration(run: Path) -> None:
+    """Say what the curves of a calibrated run do; the table is of scores as they leave the model."""
+    from rankd_training.measures.calibration import FILE
+
+    if not (run / FILE).exists():
+        return
+    fitted = json.loads((run / FILE).read_text(encoding="utf-8"))
+    for task, before in fitted["error_before"]["test"].items():
+        after = fitted["error_after"]["test"][task]
+        tell.print(
+            f"{task}: calibrated where it is served ({fitted['method']}): ECE on test {before:.4f} in the "
+            f"table, {after:.4f} calibrated",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def _leave(result: RunResult, home: Path, as_json: bool) -> None:

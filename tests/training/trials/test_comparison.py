@@ -110,6 +110,9 @@ def test_each_pair_has_its_verdict_on_a_line(report: dict[str, Any]) -> None:
     assert comparison_verdicts(other)[0].endswith("p 0.400: no more than chance")
     other["differences"][0]["seeds"]["p_holm"] = None
     assert comparison_verdicts(other)[0].endswith("no paired t-test: all seeds differ alike")
+    other["differences"][0]["seeds"]["p_holm"] = 0.01
+    other["differences"][0]["auc"] |= {"low": -0.01, "high": 0.03}
+    assert "other test rows could say otherwise (-0.0100 to +0.0300)" in comparison_verdicts(other)[0]
 
 
 def test_one_model_and_one_seed_have_no_difference_and_no_deviation(

@@ -155,7 +155,8 @@ def estimates(
     """The metrics of `metrics.evaluate` with their intervals: auc, user_auc, log_loss, calibration_error.
 
     An AUC is None where a class is missing. The calibration error's interval is the basic one, twice the
-    value minus the resamples' percentiles: drawing anew adds noise, which this measure only ever adds up.
+    value minus the resamples' percentiles, and widened to hold the value: drawing anew adds noise, which this
+    measure only ever adds up.
     """
     whole = evaluate(label_N, score_N, user_N)
     users_U, code_N = np.unique(user_N, return_inverse=True)
@@ -172,8 +173,8 @@ def estimates(
         loss = Estimate(whole.log_loss, *_middle(losses))
         error = Estimate(
             whole.calibration_error,
-            max(0.0, 2 * whole.calibration_error - high),
-            max(0.0, 2 * whole.calibration_error - low),
+            min(whole.calibration_error, max(0.0, 2 * whole.calibration_error - high)),
+            max(whole.calibration_error, 2 * whole.calibration_error - low),
         )
     return {
         "auc": auc_estimate(label_N, score_N, user_N, resamples=resamples, seed=seed),

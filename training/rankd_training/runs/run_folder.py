@@ -43,6 +43,8 @@ __all__ = [
 METRICS, RUN = "metrics.json", "run.json"
 FORMAT = "rankd-run/1"
 
+_LEAST_TOLD = 3  # epochs: fewer are a try
+
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
@@ -108,7 +110,7 @@ def record_of(
         examples_sha256=examples.sha256,
         split_by=examples.split_by,
         rows={split: len(rows) for split, rows in examples.rows.items()},
-        warnings=silent_columns(examples),
+        warnings=(*silent_columns(examples), *_too_short(settings, best_epoch, len(examples.rows["train"]))),
         parameters=parameters,
         settings=named,
         versions={
@@ -120,6 +122,17 @@ def record_of(
         best_epoch=best_epoch,
         epochs=epochs,
     )
+
+
+def _too_short(settings: TrainSettings, best_epoch: int, num_rows: int) -> list[str]:
+    """Warn of a run that was better after its last epoch than ever before."""
+    if best_epoch < settings.epochs or settings.epochs < _LEAST_TOLD:
+        return []
+    steps = settings.epochs * -(-num_rows // settings.batch_size)
+    return [
+        f"the last of {settings.epochs} epochs was the best so far ({steps:,} steps in all), so training "
+        f"ended too early: raise epochs, or lower batch_size from {settings.batch_size}"
+    ]
 
 
 def check_free(folder: Path) -> None:

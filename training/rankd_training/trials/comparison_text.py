@@ -33,19 +33,30 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
 
 
 def comparison_verdicts(report: Mapping[str, Any]) -> list[str]:
-    """Say of each pair whether the paired test over seeds tells the two apart, on a line."""
+    """Say of each pair, on a line, whether seeds tell the two apart, and whether the test rows do."""
     count = len(report["seeds"])
     lines = []
     for entry in report["differences"]:
         found, p = entry["seeds"], entry["seeds"]["p_holm"]
         if p is not None:
-            apart = "more than chance" if p < _CHANCE else "no more than chance"
-            verdict = f"paired t-test over {count} seeds, p {_p_value(p)}: {apart}"
+            verdict = f"paired t-test over {count} seeds, p {_p_value(p)}: {_apart(p, entry['auc'])}"
         else:
             why = "one seed has none" if count == 1 else "all seeds differ alike"
             verdict = f"no paired t-test: {why}"
         lines.append(f"{entry['task']}: {' − '.join(entry['models'])} = {found['mean']:+.4f} AUC; {verdict}")
     return lines
+
+
+def _apart(p: float, rows: Mapping[str, float] | None) -> str:
+    """Say it in words; `rows` is the interval over the test part's users or rows."""
+    if p >= _CHANCE:
+        return "no more than chance"
+    if rows is not None and rows["low"] <= 0 <= rows["high"]:
+        return (
+            "more than the seeds' chance, but other test rows could say otherwise "
+            f"({rows['low']:+.4f} to {rows['high']:+.4f})"
+        )
+    return "more than chance"
 
 
 def comparison_markdown(report: Mapping[str, Any]) -> str:
