@@ -43,7 +43,7 @@ def table(of: type[Any], without: set[str] = frozenset()) -> str:  # type: ignor
             default = (
                 field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
             )
-            meaning = said[field.name].replace("|", "\|")
+            meaning = said[field.name].replace("|", "\\|")
             rows.append(f"| `{field.name}` | `{default}` | {meaning} |")
     return "\n".join(rows) + "\n"
 
