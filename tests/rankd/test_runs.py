@@ -41,7 +41,7 @@ def test_an_export_over_another_architecture_is_warned_of(tmp_path: Path) -> Non
         assert rankd("train", *files, "--model", model, "--epochs", "1", cwd=tmp_path).returncode == 0
         said.append(rankd("export", f"run-{len(said)}", "--name", "feed", cwd=tmp_path).stderr)
     warning = "the version of feed before this one was lr, this one is fm;"
-    assert [warning in text and "restart `rankd serve`" in text for text in said] == [False, True, False]
+    assert [warning in text and "answer with it from now on" in text for text in said] == [False, True, False]
 
 
 def test_a_run_elsewhere_is_remembered_too_and_its_command_can_be_typed(tmp_path: Path) -> None:
