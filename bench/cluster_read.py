@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import redis
 import uvloop
 from rich.console import Console
 
+from bench.in_turns import Read, timed
 from rankd_service.features.cluster_store import ClusterStore
 from rankd_service.features.redis_client import RedisClient
 from rankd_service.features.redis_connection import key_slot, pack
@@ -29,8 +29,6 @@ from tests.support.valkey_cluster import ValkeyCluster
 NUM_ROWS, ROW_BYTES = 100_000, 200
 SIZES = (1, 100, 500)
 ROUNDS, WARM_UP = 1_000, 100
-
-Read = Callable[[Sequence[str]], Awaitable[object]]
 
 
 class BySlot:
@@ -76,16 +74,7 @@ async def measure(cluster: ValkeyCluster, server: Valkey) -> dict[str, dict[int,
         "redis-py": lambda keys: by_redis_py.mget_nonatomic(*keys),
         "one server, MGET": lambda keys: alone.read(keys, 5.0),
     }
-    rng = np.random.default_rng(0)
-    found: dict[str, dict[int, list[float]]] = {name: {n: [] for n in SIZES} for name in ways}
-    for i in range(WARM_UP + ROUNDS):
-        for n in SIZES:
-            for name in rng.permutation(list(ways)).tolist():
-                keys = [key(number) for number in rng.integers(0, NUM_ROWS, n).tolist()]
-                start = time.perf_counter_ns()
-                await ways[name](keys)
-                if i >= WARM_UP:
-                    found[name][n].append((time.perf_counter_ns() - start) / 1000)
+    found = await timed(ways, SIZES, key, num_rows=NUM_ROWS, rounds=ROUNDS, warm_up=WARM_UP)
     await asyncio.gather(store.close(), alone.close(), *(c.close() for c in clients.values()))
     await by_redis_py.aclose()
     return found

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import socket
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
 import uvloop
 from rich.console import Console
 
+from bench.in_turns import Read, timed
 from rankd_service.features.embedded import EmbeddedStore
 from rankd_service.features.redis_client import RedisClient
 from rankd_service.features.redis_connection import BlockingConnection, pack
@@ -27,8 +26,6 @@ NUM_ROWS, ROW_BYTES = 100_000, 200
 SIZES = (1, 100, 500)
 TARGET_RATIO = 1.35
 ROUNDS, WARM_UP = 2_000, 200
-
-Read = Callable[[list[str]], Awaitable[object]]
 
 
 def fill(url: str) -> None:
@@ -68,17 +65,8 @@ async def measure(url: str) -> dict[str, dict[int, list[float]]]:
             left -= len(wire.recv(1 << 20))
         return keys
 
-    rng = np.random.default_rng(0)
     ways: dict[str, Read] = {"our own link": read, "redis-py's": read_by_redis_py, "floor": floor}
-    found: dict[str, dict[int, list[float]]] = {name: {n: [] for n in SIZES} for name in ways}
-    for i in range(WARM_UP + ROUNDS):
-        for n in SIZES:
-            for name in rng.permutation(list(ways)).tolist():
-                keys = [key(number) for number in rng.integers(0, NUM_ROWS, n).tolist()]
-                start = time.perf_counter_ns()
-                await ways[name](keys)
-                if i >= WARM_UP:
-                    found[name][n].append((time.perf_counter_ns() - start) / 1000)
+    found = await timed(ways, SIZES, key, num_rows=NUM_ROWS, rounds=ROUNDS, warm_up=WARM_UP)
     wire.close()
     await store.close()
     await by_redis_py.close()

@@ -54,7 +54,7 @@ def verify(path: BundlePath, as_json: JsonFlag = False) -> None:
     with wants():
         from rankd_service.errors import BundleRefused
         from rankd_service.inference.loader import load_model
-        from rankd_service.settings import load_settings
+        from rankd_service.settings_sources import load_settings
     with wants(BundleRefused):
         card = load_model(bundle, load_settings()).card
     if as_json:

@@ -168,7 +168,7 @@ def _settings() -> Iterator[Finding]:
     if not (_has("pydantic") and _has("pydantic_settings")):
         return
     from rankd_service.errors import StartupFailed
-    from rankd_service.settings import load_settings
+    from rankd_service.settings_sources import load_settings
 
     try:
         load_settings()

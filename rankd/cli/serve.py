@@ -32,7 +32,7 @@ def serve(
         die_with(parent)
     with wants():
         from rankd_service.errors import StartupFailed
-        from rankd_service.settings import load_settings
+        from rankd_service.settings_sources import load_settings
         from rankd_service.workers.launch import serve as run
 
     listen = {"host": host, "port": port, "workers": workers, "log_level": log_level}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rankd_service.errors import StartupFailed
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from rankd_service.workers.launch import serve
 
 __all__ = ["main"]

@@ -20,7 +20,7 @@ from rankd_service.admission.limit import GradientLimit
 from rankd_service.admission.limiter import Limiter
 from rankd_service.bundle_watch import BundleWatch
 from rankd_service.deadline import Clock, SystemClock
-from rankd_service.errors import StartupFailed
+from rankd_service.errors import StartupFailed, StoreErrorKind
 from rankd_service.features.change_feed import HEARTBEAT_S, ChangeFeed, Feed
 from rankd_service.features.cluster_feed import ClusterFeed
 from rankd_service.features.cluster_store import ClusterStore
@@ -30,6 +30,7 @@ from rankd_service.features.redis_client import RedisClient
 from rankd_service.features.redis_store import RedisStore
 from rankd_service.features.store import FeatureStore
 from rankd_service.features.store_address import StoreKind, parse_address
+from rankd_service.gauges import CrewGauges
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.listener import listen
@@ -43,7 +44,7 @@ from rankd_service.surfaces.http import add_routes
 from rankd_service.surfaces.openapi import document
 from rankd_service.surfaces.protocol import BoundedProtocol, Bounds
 from rankd_service.surfaces.rank import RankEndpoint, RankFirst
-from rankd_service.telemetry import UNKNOWN_MODEL, CrewGauges, Telemetry
+from rankd_service.telemetry import UNKNOWN_MODEL, Telemetry
 
 __all__ = ["Service", "build", "serve", "server_config", "wire"]
 
@@ -164,7 +165,12 @@ def open_store(url: str, settings: RedisSettings, telemetry: Telemetry) -> Redis
         max_outstanding=settings.max_outstanding,
     )
     address = parse_address(url)
-    store = ClusterStore(address, client) if address.kind is StoreKind.CLUSTER else RedisStore(client(url))
+    store: RedisStore | ClusterStore
+    if address.kind is StoreKind.CLUSTER:
+        failures = telemetry.redis_errors.labels(StoreErrorKind.CLUSTER_DOWN.value)
+        store = ClusterStore(address, client, on_map_failure=failures.inc)
+    else:
+        store = RedisStore(client(url))
     telemetry.watch_store(store)
     return store
 

@@ -78,6 +78,7 @@ class BundleWatch:
             await self._look(stopping)
         except Exception:  # whatever it was, the next look may go well, and what is served goes on
             _log.exception("looking for published models failed")
+            self._telemetry.bundle_loaded(LoadOutcome.FAILED)
 
     async def _look(self, stopping: asyncio.Event) -> None:
         pointers = await asyncio.to_thread(self._pointers)

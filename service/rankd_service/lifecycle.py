@@ -15,8 +15,8 @@ from enum import StrEnum
 from rankd_service.bundle_watch import BundleWatch
 from rankd_service.features.change_feed import Feed
 from rankd_service.features.store import FeatureStore
+from rankd_service.gauges import CrewGauges
 from rankd_service.settings import Settings
-from rankd_service.telemetry import CrewGauges
 
 __all__ = ["Lifecycle", "State"]
 

@@ -36,7 +36,8 @@ from rankd_service.features.assemble import Features
 from rankd_service.features.store import FeatureStore
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
 from rankd_service.settings import Settings
-from rankd_service.telemetry import ModelMetrics, StageTimes, Telemetry
+from rankd_service.stage_times import StageTimes
+from rankd_service.telemetry import ModelMetrics, Telemetry
 
 __all__ = ["RankPipeline"]
 

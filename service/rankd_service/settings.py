@@ -1,36 +1,23 @@
-"""Every knob of the service, typed, with its unit in its name. Nothing else reads the environment.
-
-Values come, strongest first, from the command line, from `RANKD_SECTION__KEY`, from `REDIS_URL` (the
-store's address), from the YAML file and from the defaults below. A key nobody knows is an error: a
-misspelt limit would be no limit.
-"""
+"""Every knob of the service, typed, with its unit in its name. `settings_sources.py` reads them."""
 
 from __future__ import annotations
 
-import difflib
 import json
-import os
 import re
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
-
-from rankd_contract.errors import YamlError
-from rankd_contract.strict_yaml import read_text, read_yaml
-from rankd_service.errors import StartupFailed, nearest
 
 __all__ = [
     "MOST_CANDIDATES",
+    "PREFIX",
     "BatchingSettings",
     "FeatureSettings",
     "InferenceSettings",
@@ -41,16 +28,9 @@ __all__ = [
     "RedisSettings",
     "ServerSettings",
     "Settings",
-    "load_settings",
 ]
 
-_PREFIX = "RANKD_"
-_OTHERS = ("DATA", "HOME")  # the command line's own
-# Kubernetes tells every container of a service called `rankd` or `rankd-...`, in such variables.
-_SERVICE_LINK = re.compile(
-    r"(^|_)(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_[A-Z]+)?)=|(^|_)PORT=(tcp|udp|sctp)://"
-)
-_LONGEST_NAME = 64
+PREFIX = "RANKD_"
 
 
 class ProviderChoice(StrEnum):
@@ -269,7 +249,7 @@ class Settings(BaseSettings):
     """The whole tree."""
 
     model_config = SettingsConfigDict(
-        extra="forbid", frozen=True, env_prefix=_PREFIX, env_nested_delimiter="__"
+        extra="forbid", frozen=True, env_prefix=PREFIX, env_nested_delimiter="__"
     )
 
     server: ServerSettings = ServerSettings()
@@ -294,119 +274,9 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing behind the caller's back: `load_settings` merges the sources."""
+        """Read nothing behind the caller's back: `settings_sources.load_settings` merges the sources."""
         return (init_settings,)
 
 
 def _plain(value: object) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-
-
-def load_settings(
-    config: Path | None = None, *, defaults: dict[str, Any] | None = None, **overrides: dict[str, Any]
-) -> Settings:
-    """Read the settings; `overrides` (section=dict, from the command line) beat everything.
-
-    `defaults` stand in for those of this file, where the caller knows better. Raises StartupFailed with one
-    line a mistake.
-    """
-    shared = os.environ.get("REDIS_URL")
-    sources = (
-        defaults or {},
-        _read(config) if config else {},
-        {"redis": {"url": shared}} if shared else {},
-        _environment(),
-        overrides,
-    )
-    mistakes = _unknown_variables()
-    try:
-        settings = Settings(**_merged(sources))
-    except ValidationError as error:
-        mistakes += [_mistake(dict(e)) for e in error.errors(include_url=False, include_input=False)]
-    if mistakes:
-        raise StartupFailed("\n".join(mistakes))
-    return settings
-
-
-def _merged(sources: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Merge section by section; a section that is no mapping is left for validation to report."""
-    tree: dict[str, Any] = {}
-    for source in sources:
-        for section, values in source.items():
-            below = tree.get(section)
-            tree[section] = (
-                {**below, **values} if isinstance(below, dict) and isinstance(values, dict) else values
-            )
-    return tree
-
-
-def _read(config: Path) -> dict[str, Any]:
-    try:
-        text = read_text(config)
-    except YamlError as error:
-        raise StartupFailed(str(error)) from error
-    try:
-        tree = read_yaml(text)
-    except YamlError as error:
-        raise StartupFailed(f"{config}: {error}") from error
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
-        raise StartupFailed(f"{config}: expected sections such as `server:` or `redis:`, got something else")
-    return tree
-
-
-def _environment() -> dict[str, Any]:
-    try:
-        return EnvSettingsSource(Settings)()
-    except (SettingsError, RecursionError) as error:
-        field = re.search(r'field "(\w+)"', str(error))  # a value nested too deeply names none
-        start = f"{_PREFIX}{field[1] if field else ''}".upper()
-        named = ", ".join(sorted(n for n in os.environ if n.upper().startswith(start)))
-        raise StartupFailed(
-            f"{named}: expected JSON for a whole section; one key is {_PREFIX}SECTION__KEY, "
-            f"such as {_PREFIX}SERVER__PORT=8080"
-        ) from error
-
-
-def _unknown_variables() -> list[str]:
-    """Find `RANKD_SEVER__PORT` and `RANKD_SERVER_PORT`: pydantic-settings looks only for names it knows."""
-    sections = list(Settings.model_fields)
-    mistakes = []
-    for name, value in os.environ.items():
-        rest = name.removeprefix(_PREFIX)
-        section = rest.split("__")[0].lower()
-        if rest == name or section in sections:
-            continue
-        if "__" in name:
-            mistakes.append(f"{name}: unknown section; {nearest(section, sections)}")
-        elif rest not in _OTHERS and not _SERVICE_LINK.search(f"{rest}={value}"):
-            mistakes.append(f"{name}: unknown variable; {_nearest_variable(rest)}")
-    return mistakes
-
-
-def _nearest_variable(rest: str) -> str:
-    known = {f"{s}_{key}".upper(): f"{s}__{key}".upper() for s in Settings.model_fields for key in _keys([s])}
-    known |= {name: name for name in _OTHERS}
-    near = difflib.get_close_matches(rest[:_LONGEST_NAME].upper(), known, 1)
-    if not near:
-        return f"settings are {_PREFIX}SECTION__KEY, such as {_PREFIX}SERVER__PORT=8080"
-    return f"did you mean {_PREFIX}{known[near[0]]}?"
-
-
-def _mistake(error: dict[str, Any]) -> str:
-    path = [str(part) for part in error["loc"]]
-    where = ".".join(path) or "settings"
-    if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key; {nearest(path[-1], _keys(path[:-1]))}"
-    words = str(error["msg"]).removeprefix("Value error, ")
-    return f"{where}: {words[0].lower()}{words[1:]}"
-
-
-def _keys(path: list[str]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for part in path:
-        kind = model.model_fields[part].annotation
-        assert isinstance(kind, type)  # every section is a model
-        model = kind
-    return list(model.model_fields)

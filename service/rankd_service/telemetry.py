@@ -6,31 +6,32 @@ model are made when it is loaded, so that a scrape shows zeros before the first 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from types import TracebackType
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, GCCollector, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from rankd_contract.packing import FeatureStatus
-from rankd_service.deadline import Clock
 from rankd_service.domain import DEGRADATIONS, Degradation, ModelCard, Stage
 from rankd_service.errors import RejectReason, StoreErrorKind
+from rankd_service.gauges import (
+    CrewCollector,
+    CrewGauges,
+    LimiterGauges,
+    NearCacheCollector,
+    NearGauges,
+    StoreGauges,
+)
+from rankd_service.stage_times import StageTimes
 
 __all__ = [
     "UNKNOWN_MODEL",
     "LoadOutcome",
-    "Merge",
     "ModelMetrics",
-    "StageTimes",
     "Telemetry",
     "Transport",
-    "merging",
 ]
 
 UNKNOWN_MODEL = "unknown"
@@ -59,96 +60,6 @@ class LoadOutcome(StrEnum):
     LOADED = "loaded"
     REFUSED = "refused"
     FAILED = "failed"
-
-
-class Merge(StrEnum):
-    """How a family's series of several workers become one."""
-
-    COUNT = "count"  # added up, ended workers included
-    SUM = "sum"  # added up over those that live
-    LEAST = "least"
-    MOST = "most"
-    WHOLE = "whole"  # each worker tells it of all
-
-
-_MERGES = {
-    "process_max_fds": Merge.LEAST,
-    "process_start_time_seconds": Merge.LEAST,
-    "rankd_model_info": Merge.MOST,
-    "rankd_worker_connections": Merge.WHOLE,
-    "rankd_worker_restarts": Merge.WHOLE,
-    "rankd_workers": Merge.WHOLE,
-}
-
-
-def merging(family: str, kind: str) -> Merge:
-    """Return how the family of that name and Prometheus type is merged over workers."""
-    adding = Merge.COUNT if kind in {"counter", "histogram"} else Merge.SUM
-    return _MERGES.get(family, adding)
-
-
-class StoreGauges(Protocol):
-    """What a store's client knows of itself."""
-
-    @property
-    def outstanding(self) -> int:
-        """Reads that have not ended."""
-
-    @property
-    def abandoned(self) -> int:
-        """Reads that nobody waits for any more."""
-
-    @property
-    def connections_opened(self) -> int:
-        """Connections opened so far."""
-
-
-class LimiterGauges(Protocol):
-    """What the door knows of itself."""
-
-    @property
-    def value(self) -> int:
-        """Requests that may be under way."""
-
-    @property
-    def under_way(self) -> int:
-        """Requests that are."""
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait."""
-
-
-class NearGauges(Protocol):
-    """What the near caches know of themselves."""
-
-    @property
-    def hits(self) -> int:
-        """Rows that were near at hand."""
-
-    @property
-    def misses(self) -> int:
-        """Rows that were not."""
-
-    @property
-    def kept(self) -> int:
-        """Rows kept."""
-
-
-class CrewGauges(Protocol):
-    """What is known of the processes that serve together."""
-
-    def standings(self) -> Mapping[str, int]:
-        """Processes by how they stand: `ready` and others."""
-
-    def restarts(self) -> Mapping[str, int]:
-        """Processes that were replaced, by cause."""
-
-    def connections(self) -> Sequence[int]:
-        """Open connections of each process."""
-
-    def missing(self) -> Sequence[str]:
-        """Which of them are not ready, in words."""
 
 
 class Telemetry:
@@ -286,11 +197,11 @@ class Telemetry:
 
     def watch_near_caches(self, caches: NearGauges) -> None:
         """Expose how many item rows were near at hand, as it is when metrics are read."""
-        self.registry.register(_NearCacheCollector(caches))
+        self.registry.register(NearCacheCollector(caches))
 
     def watch_crew(self, crew: CrewGauges) -> None:
         """Expose how the processes do that serve together, as it is when metrics are read."""
-        self.registry.register(_CrewCollector(crew))
+        self.registry.register(CrewCollector(crew))
 
     def rows_read(self, view: str, statuses: NDArray[np.uint8]) -> None:
         """Count rows of one view of a served model, by status."""
@@ -298,46 +209,6 @@ class Telemetry:
         for status, count in enumerate(np.bincount(statuses).tolist()):
             if count:
                 series[status].inc(count)
-
-
-class _NearCacheCollector(Collector):
-    """Adds the near caches up when metrics are read: counting costs a request nothing that way."""
-
-    def __init__(self, caches: NearGauges) -> None:
-        self._caches = caches
-
-    def collect(self) -> Iterable[Metric]:
-        rows = CounterMetricFamily(
-            "rankd_cache_requests", "Rows looked for near at hand.", labels=["cache", "result"]
-        )
-        rows.add_metric(["l1_item", "hit"], self._caches.hits)
-        rows.add_metric(["l1_item", "miss"], self._caches.misses)
-        kept = GaugeMetricFamily("rankd_cache_entries", "Rows kept near at hand.", labels=["cache"])
-        kept.add_metric(["l1_item"], self._caches.kept)
-        return rows, kept
-
-
-class _CrewCollector(Collector):
-    """Reads what all processes see of each other."""
-
-    def __init__(self, crew: CrewGauges) -> None:
-        self._crew = crew
-
-    def collect(self) -> Iterable[Metric]:
-        workers = GaugeMetricFamily("rankd_workers", "Processes that serve together.", labels=["state"])
-        for state, number in self._crew.standings().items():
-            workers.add_metric([state], number)
-        restarts = CounterMetricFamily(
-            "rankd_worker_restarts", "Processes that ended and were replaced.", labels=["cause"]
-        )
-        for cause, number in self._crew.restarts().items():
-            restarts.add_metric([cause], number)
-        connections = GaugeMetricFamily(
-            "rankd_worker_connections", "Open connections of each process.", labels=["worker"]
-        )
-        for worker, number in enumerate(self._crew.connections()):
-            connections.add_metric([str(worker)], number)
-        return workers, restarts, connections
 
 
 class ModelMetrics:
@@ -393,31 +264,3 @@ class ModelMetrics:
     def deadline_missed(self, stage: Stage) -> None:
         """Count one request whose deadline passed in, or before, a stage."""
         self._telemetry.deadline_missed.labels(self._name, stage.value).inc()
-
-
-class StageTimes:
-    """Times the stages of one request: `with times(Stage.INFER): ...`. A stage may come in several parts."""
-
-    __slots__ = ("_clock", "_stage", "_started_s", "seconds")
-
-    def __init__(self, clock: Clock) -> None:
-        """Start with no stage; stages follow each other and never nest."""
-        self._clock, self._stage, self._started_s = clock, Stage.PARSE, 0.0
-        self.seconds: dict[Stage, float] = {}
-
-    def __call__(self, stage: Stage) -> StageTimes:
-        """Name the stage that begins."""
-        self._stage = stage
-        return self
-
-    def __enter__(self) -> StageTimes:
-        """Start the watch."""
-        self._started_s = self._clock.monotonic_s()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop the watch, also where the stage failed: its time was spent all the same."""
-        spent_s = self._clock.monotonic_s() - self._started_s
-        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent_s

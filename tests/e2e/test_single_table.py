@@ -15,7 +15,7 @@ from rankd_contract.schema_file import parse_schema
 from rankd_contract.signature import tensors
 from rankd_export.exporter import export_run
 from rankd_service.app import build
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from rankd_training.examples.examples import load_examples
 from rankd_training.models import registry
 from rankd_training.recipes import ctr

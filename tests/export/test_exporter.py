@@ -17,7 +17,7 @@ from rankd_export.exporter import GOLDEN, PARITY, Variant, export_run
 from rankd_export.parity import run_onnx
 from rankd_export.precision import Precision
 from rankd_service.inference.loader import load_current
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from rankd_training.errors import TrainingError
 from tests.support.tiny_run import invented_data, tiny_run
 

@@ -20,7 +20,7 @@ from rankd_export.exporter import export_run
 from rankd_export.parity import run_onnx
 from rankd_export.weights import check_size, write_apart
 from rankd_service.inference.loader import load_current
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from tests.export.requests import random_request
 from tests.export.test_graph import MOVIELENS, exported
 from tests.support.tiny_run import invented_data, tiny_run

@@ -34,7 +34,7 @@ from rankd.load.peak import Saturated, saturate
 from rankd.load.sender import LOST, NOT_SENT, Outcome, send_all
 from rankd_contract.schema_file import parse_schema
 from rankd_service.app import build
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from tests.support.bundles import SCHEMA_TEXT, echo, item_rows, publish_bundle, sleepy, user_rows
 from tests.support.memory_store import MemoryStore
 from tests.support.process import ServiceProcess, service_process

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from rankd_contract.bundle import Bundle, point_to
 from rankd_contract.schema_file import parse_schema
 from rankd_service.app import build
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from tests.support.bundles import (
     SCHEMA_TEXT,
     echo,

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from rankd_contract.keys import key_prefix
 from rankd_contract.schema_file import parse_schema
 from rankd_service.app import build
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from tests.support.bundles import SCHEMA_TEXT, item_rows, price, publish_bundle, user_rows
 from tests.support.server import running
 from tests.support.valkey import Valkey

@@ -26,7 +26,8 @@ from rankd_service.errors import (
     StoreErrorKind,
     Unavailable,
 )
-from rankd_service.settings import Settings, load_settings
+from rankd_service.settings import Settings
+from rankd_service.settings_sources import load_settings
 from rankd_service.surfaces.errors import INTERNAL, STATUSES, refusal
 from rankd_service.surfaces.request import ItemBody, RankBody, UserBody, parse_request
 from rankd_service.surfaces.schemas import ModelAnswer, RankAnswer, RankedItem

@@ -18,7 +18,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from rankd_service.errors import StartupFailed
-from rankd_service.settings import Settings, load_settings
+from rankd_service.settings import Settings
+from rankd_service.settings_sources import load_settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 MADE = "<!-- From here on made by `python -m tests.house.test_settings_page`. -->\n"

@@ -170,6 +170,7 @@ def test_a_folder_with_its_schema_needs_no_other_word(tmp_path: Path) -> None:
     assert "rows split by column 'split'" in trained.stderr
 
 
+@pytest.mark.slow
 def test_optinter_leaves_a_schema_whose_crosses_any_model_trains_on(tmp_path: Path) -> None:
     made = rankd(*_GENERATE, cwd=tmp_path)
     assert made.returncode == 0, made.stderr

@@ -14,7 +14,7 @@ from rankd.load.summary import summarise
 from rankd_service.app import build
 from rankd_service.domain import DegradeReason, Rung
 from rankd_service.errors import StoreErrorKind
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from tests.rankd.test_cli import rankd
 from tests.support.bundles import echo, price, publish_bundle
 from tests.support.memory_store import MemoryStore

@@ -13,7 +13,7 @@ import pytest
 
 from rankd_contract.schema_file import parse_schema
 from rankd_service.app import build
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from tests.support.bundles import SCHEMA_TEXT, echo, item_rows, price, publish_bundle, user_rows
 from tests.support.memory_store import MemoryStore
 from tests.support.server import running, until_ready

@@ -9,7 +9,7 @@ import pytest
 
 from rankd_service.app import build
 from rankd_service.logs import JsonLines
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from tests.support.bundles import echo, price, publish_bundle
 from tests.support.memory_store import MemoryStore
 from tests.support.server import running

@@ -21,8 +21,9 @@ from rankd_service.inference.cost import CostModel
 from rankd_service.inference.loader import load_current
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.pipeline import RankPipeline
-from rankd_service.settings import load_settings
-from rankd_service.telemetry import StageTimes, Telemetry
+from rankd_service.settings_sources import load_settings
+from rankd_service.stage_times import StageTimes
+from rankd_service.telemetry import Telemetry
 from tests.support.bundles import SCHEMA_TEXT, Graph, echo, item_rows, price, publish_bundle, user_rows
 from tests.support.clock import JumpingClock
 from tests.support.memory_store import MemoryStore

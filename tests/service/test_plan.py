@@ -4,7 +4,8 @@ import pytest
 
 from rankd_service.cores import Cores
 from rankd_service.plan import plan
-from rankd_service.settings import Settings, load_settings
+from rankd_service.settings import Settings
+from rankd_service.settings_sources import load_settings
 
 
 @pytest.mark.parametrize(("quota", "workers"), [(None, 8), (4.0, 4), (2.5, 2), (0.5, 1)])

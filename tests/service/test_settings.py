@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from rankd_service.errors import StartupFailed
-from rankd_service.settings import Settings, load_settings
+from rankd_service.settings import Settings
+from rankd_service.settings_sources import load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rankd_service.errors import StartupFailed
-from rankd_service.settings import Settings, load_settings
+from rankd_service.settings import Settings
+from rankd_service.settings_sources import load_settings
 from tests.support.process import environment
 
 

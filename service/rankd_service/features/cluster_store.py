@@ -49,7 +49,11 @@ class ClusterStore:
     """Reads rows from the primaries of a cluster, over one client each."""
 
     def __init__(
-        self, address: StoreAddress, open_client: OpenClient, clock: Callable[[], float] = time.monotonic
+        self,
+        address: StoreAddress,
+        open_client: OpenClient,
+        clock: Callable[[], float] = time.monotonic,
+        on_map_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Make the clients of the nodes that the address names; they connect when needed."""
         self._address, self._open_client, self._clock = address, open_client, clock
@@ -57,7 +61,7 @@ class ClusterStore:
         self._retiring: set[asyncio.Task[None]] = set()
         self._opened_by_retired = 0
         self._words = count(1)
-        self.topology = Topology(address.nodes, self._ask_for_map)
+        self.topology = Topology(address.nodes, self._ask_for_map, on_failure=on_map_failure)
         self.topology.watch(self._retire)
 
     def __repr__(self) -> str:

@@ -33,9 +33,10 @@ class Topology:
         seeds: Sequence[NodeAddress],
         ask: AskForMap,
         share: Callable[[float, float], float] = random.uniform,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """Begin with the nodes of an address."""
-        self._seeds, self._ask, self._share = tuple(seeds), ask, share
+        """Begin with the nodes of an address; `on_failure` counts rounds that ended as nobody foresaw."""
+        self._seeds, self._ask, self._share, self._on_failure = tuple(seeds), ask, share, on_failure
         self.map: SlotMap | None = None
         self._failure: StoreUnavailable | None = None
         self._task: asyncio.Task[None] | None = None
@@ -92,6 +93,7 @@ class Topology:
                 await self._refresh()
             except Exception:  # whatever it was, the next round may go well, and the map stays
                 _log.exception("asking for the cluster's slots failed")
+                self._on_failure()
             await asyncio.sleep(_PAUSE_S * self._share(0.5, 1.0))
             try:
                 async with asyncio.timeout(_EVERY_S * self._share(0.5, 1.0)):

@@ -18,6 +18,7 @@ from rankd_service.errors import RejectReason, RequestError, ServiceError, Unava
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.pipeline import RankPipeline
 from rankd_service.settings import LimitSettings
+from rankd_service.stage_times import StageTimes
 from rankd_service.surfaces.answer import encode_slate
 from rankd_service.surfaces.errors import INTERNAL, Refusal, refusal, refusal_body
 from rankd_service.surfaces.limits import (
@@ -30,7 +31,7 @@ from rankd_service.surfaces.limits import (
     request_id,
 )
 from rankd_service.surfaces.request import parse_request
-from rankd_service.telemetry import ModelMetrics, StageTimes, Telemetry, Transport
+from rankd_service.telemetry import ModelMetrics, Telemetry, Transport
 
 __all__ = ["PATHS", "RankEndpoint", "RankFirst"]
 

@@ -10,7 +10,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from rankd_service.telemetry import merging
+from rankd_service.workers.merging import merging
 
 __all__ = ["Families", "snapshot"]
 

@@ -20,7 +20,8 @@ from rankd_service.batching.batcher import Batcher, Scored
 from rankd_service.deadline import Deadline
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.loader import load_current
-from rankd_service.settings import BatchingSettings, load_settings
+from rankd_service.settings import BatchingSettings
+from rankd_service.settings_sources import load_settings
 from rankd_service.telemetry import Telemetry
 from tests.support.bundles import BUCKETS, SCHEMA_TEXT, Graph, echo, mlp, publish_bundle, table, tensors_for
 from tests.support.clock import JumpingClock

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rankd_service.errors import BundleRefused
 from rankd_service.inference.golden import MAX_BYTES, GoldenError, read_golden
 from rankd_service.inference.loader import load_current
-from rankd_service.settings import load_settings
+from rankd_service.settings_sources import load_settings
 from tests.support.bundles import publish_bundle, publish_files_over
 
 ZEROS = bytes(1 << 20)

@@ -12,7 +12,8 @@ from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import FIELD_WEIGHTS, ROW, SCORES, TensorSpec, inputs, outputs
 from rankd_service.errors import BundleRefused
 from rankd_service.inference.loader import load_current
-from rankd_service.settings import Settings, load_settings
+from rankd_service.settings import Settings
+from rankd_service.settings_sources import load_settings
 from tests.support.bundles import SCHEMA_TEXT, echo, every_input, publish_bundle
 
 

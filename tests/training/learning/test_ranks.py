@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from rankd_training.learning.ranks import ALONE, Ranks
+from tests.training.learning.killing import kill_in_the_second_epoch
 from tests.training.tables import write
 
 pytestmark = pytest.mark.timeout(300)
@@ -68,21 +66,7 @@ def test_two_processes_that_were_killed_go_on_as_if_they_had_not_been(tmp_path: 
     settings = ["epochs=8", "batch_size=16", "checkpoint_steps=5", "embedding_optimiser=deferred_adam"]
     settings += ["model.embedding_width=4", "unknown_rates={user_id: 0.3}"]
     train(tmp_path, *fresh("whole", settings), processes=2)
-    process = subprocess.Popen(
-        command(*fresh("killed", settings), processes=2),
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    place, deadline = tmp_path / ".killed.unfinished", time.monotonic() + 200
-    while not list(place.glob("state-00002-*")):
-        assert process.poll() is None, "the run was over before it could be killed"
-        assert time.monotonic() < deadline
-        os.sched_yield()
-    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in (process.pid, *map(int, workers)):  # the launcher first, lest it starts others
-        os.kill(pid, signal.SIGKILL)
-    process.wait()
+    kill_in_the_second_epoch(tmp_path, command(*fresh("killed", settings), processes=2), "killed")
     assert not (tmp_path / "killed").exists()
     train(tmp_path, "--resume=killed", processes=2)
     whole, killed = (load_file(tmp_path / o / "weights.safetensors") for o in ("whole", "killed"))

@@ -82,6 +82,7 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_process_that_gets_sigkill_loses_nothing(tmp_path: Path) -> None:
     settings = ["epochs=6", "batch_size=16", "checkpoint_steps=5", "model.embedding_width=4"]
     write(tmp_path)
