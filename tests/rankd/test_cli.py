@@ -194,6 +194,7 @@ def test_optinter_leaves_a_schema_whose_crosses_any_model_trains_on(tmp_path: Pa
     assert record["parameters"] == 1 + 4 * 12 + len(crosses) * 102, "a weight a value and combination"
 
 
+@pytest.mark.slow
 def test_methods_that_are_given_need_no_search_and_a_search_is_not_for_ray(tmp_path: Path) -> None:
     made = rankd(*_GENERATE, cwd=tmp_path)
     assert made.returncode == 0, made.stderr

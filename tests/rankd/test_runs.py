@@ -15,6 +15,7 @@ from tests.rankd.test_cli import rankd
 from tests.training.tables import examples_table, with_column, write
 
 
+@pytest.mark.slow
 def test_train_says_what_to_type_next_and_export_alone_takes_the_newest(tmp_path: Path) -> None:
     write(tmp_path, with_column(examples_table(), "item_id", [7] * 1200))
     files = "--examples", "examples.parquet", "--schema", "schema.yaml"
