@@ -59,10 +59,10 @@ def everything(connection: socket.socket) -> bytes:
 
 
 def takes_less_than(limit_s: float, action: Callable[[], Any], tries: int = 30) -> bool:
-    """Tell whether the quickest of some runs, client and all, takes so little of the processor."""
+    """Tell whether the quickest of some runs is quick enough: other work on the machine slows the rest."""
     for _ in range(tries):
-        started = time.process_time()
+        started = time.perf_counter()
         action()
-        if time.process_time() - started < limit_s:
+        if time.perf_counter() - started < limit_s:
             return True
     return False
