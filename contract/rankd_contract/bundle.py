@@ -20,7 +20,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rankd_contract.errors import CorruptBundle, SchemaError
-from rankd_contract.manifest import GOLDEN, GRAPH, MANIFEST, SCHEMA, BundleManifest, FileEntry
+from rankd_contract.manifest import (
+    GOLDEN,
+    GRAPH,
+    ITEM_PART,
+    MANIFEST,
+    REST,
+    SCHEMA,
+    BundleManifest,
+    FileEntry,
+)
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.schema_file import parse_schema
 
@@ -68,6 +77,13 @@ class Bundle:
     def graph(self) -> Path:
         """The ONNX graph."""
         return self.path / GRAPH
+
+    @property
+    def in_two(self) -> tuple[Path, Path] | None:
+        """The graph in two, where the bundle has it so: the item's part, and the rest."""
+        if ITEM_PART not in self.manifest.files or REST not in self.manifest.files:
+            return None
+        return self.path / ITEM_PART, self.path / REST
 
     @property
     def golden(self) -> Path:

@@ -17,7 +17,9 @@ __all__ = [
     "FORMAT",
     "GOLDEN",
     "GRAPH",
+    "ITEM_PART",
     "MANIFEST",
+    "REST",
     "SCHEMA",
     "WEIGHTS",
     "BundleManifest",
@@ -30,6 +32,8 @@ READABLE = ("rankd-bundle/1", "rankd-bundle/2", FORMAT)
 MANIFEST, GRAPH, SCHEMA, GOLDEN = "manifest.json", "model.onnx", "schema.yaml", "golden.npz"
 # For people, and the graph's large tensors; a bundle may lack either.
 CARD, WEIGHTS = "card.md", "weights.bin"
+# The graph once more, in two: what rests on the item alone, and what follows. A bundle has both or neither.
+ITEM_PART, REST = "item_part.onnx", "rest.onnx"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ __all__ = [
     "input_name",
     "inputs",
     "outputs",
+    "part_name",
     "slot_names",
     "tensors",
 ]
@@ -53,6 +54,11 @@ class TensorSpec:
 def input_name(entity: Entity, part: str) -> str:
     """Return the name of an entity's `ids` or `values` input."""
     return f"in_{entity.value}_{part}"
+
+
+def part_name(k: int) -> str:
+    """Return the name of the k-th tensor between the two graphs of a bundle that computes an item once."""
+    return f"in_part_{k}"
 
 
 def inputs(schema: FeatureSchema) -> tuple[TensorSpec, ...]:

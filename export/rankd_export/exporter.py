@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rankd_contract.bundle import Bundle, publish
 from rankd_contract.calibration import Calibration
-from rankd_contract.manifest import CARD, GRAPH, SCHEMA, WEIGHTS, BundleManifest
+from rankd_contract.manifest import CARD, GRAPH, ITEM_PART, REST, SCHEMA, WEIGHTS, BundleManifest
 from rankd_contract.manifest import GOLDEN as GOLDEN_FILE
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import inputs
@@ -25,6 +25,7 @@ from rankd_export.card import card
 from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, results_of, to_onnx
+from rankd_export.item_part import difference, split
 from rankd_export.parity import TOLERANCE, Request, compare, run_onnx
 from rankd_export.precision import GOLDEN_TOLERANCE, Precision, reduced
 from rankd_export.quality import MAX_AUC_LOSS, judge, losses
@@ -105,36 +106,52 @@ def export_run(
         about |= {"precision": variant.precision.value, "lost": lost, "max_auc_loss": variant.max_auc_loss}
         recorded = [scores for _, scores in run_onnx(graph, golden)]
         tolerance = GOLDEN_TOLERANCE[variant.precision]
-    manifest = BundleManifest(
-        model=name or architecture,
-        version=0,
-        architecture=architecture,
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        schema_fingerprint=f"{schema.fingerprint:016x}",
-        tasks=tuple(t.name for t in schema.tasks),
-        fusion=weights,
-        inputs=inputs(schema),
-        outputs=results_of(model, schema, _tensors(example), explain=explain, calibrate=calibrate),
-        opset=OPSET,
-        golden_tolerance=tolerance,
-        calibration=curves,
-        parity=report.to_json(),
-        metrics=metrics,
-        record=record,
-        export=about,
-    )
-    files: dict[str, bytes | Path] = {
-        SCHEMA: run / checkpoint.SCHEMA,
-        GOLDEN_FILE: to_npz(golden, recorded),
-        CARD: card(manifest, model).encode(),
-    }
     repository.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".weights-", dir=repository) as folder:  # where there is room for them
-        apart = write_apart(graph, Path(folder))
-        if apart is not None:
-            files[WEIGHTS] = apart
-        files[GRAPH] = graph.SerializeToString(deterministic=True)
-        return publish(repository, manifest, files)
+    with TemporaryDirectory(prefix=".graphs-", dir=repository) as folder:  # where there is room for them
+        files = _graphs(graph, Path(folder))
+        in_two = split(graph)
+        if in_two is not None:
+            files |= _written({ITEM_PART: in_two.item, REST: in_two.rest}, Path(folder))
+            apart = difference(files[ITEM_PART], files[REST], golden, recorded)
+            about["item_part"] = {"numbers": in_two.numbers, "difference": apart}
+            if not apart <= tolerance:  # a row that depends on the others is no item's own
+                del files[ITEM_PART], files[REST]
+        manifest = BundleManifest(
+            model=name or architecture,
+            version=0,
+            architecture=architecture,
+            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            schema_fingerprint=f"{schema.fingerprint:016x}",
+            tasks=tuple(t.name for t in schema.tasks),
+            fusion=weights,
+            inputs=inputs(schema),
+            outputs=results_of(model, schema, _tensors(example), explain=explain, calibrate=calibrate),
+            opset=OPSET,
+            golden_tolerance=tolerance,
+            calibration=curves,
+            parity=report.to_json(),
+            metrics=metrics,
+            record=record,
+            export=about,
+        )
+        described = {
+            SCHEMA: run / checkpoint.SCHEMA,
+            GOLDEN_FILE: to_npz(golden, recorded),
+            CARD: card(manifest, model).encode(),
+        }
+        return publish(repository, manifest, {**described, **files})
+
+
+def _graphs(graph: onnx.ModelProto, folder: Path) -> dict[str, Path]:
+    """Write the graph, and its large tensors beside it; it is left with where they lie."""
+    apart = write_apart(graph, folder)
+    return _written({GRAPH: graph}, folder) | ({} if apart is None else {WEIGHTS: apart})
+
+
+def _written(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, Path]:
+    for name, graph in graphs.items():
+        (folder / name).write_bytes(graph.SerializeToString(deterministic=True))
+    return {name: folder / name for name in graphs}
 
 
 def _reduced(

@@ -17,7 +17,7 @@ from onnx import shape_inference
 from rankd_contract.schema import Entity
 from rankd_export.errors import GraphRefused
 
-__all__ = ["Work", "work_of"]
+__all__ = ["Work", "without_large_weights", "work_of"]
 
 Shape = Sequence[int]
 _ITEM = f"in_{Entity.ITEM.value}_"
@@ -53,7 +53,7 @@ class Work:
 
 def work_of(graph: onnx.ModelProto) -> Work:
     """Count. Raises GraphRefused where a product's shape cannot be inferred, or is not linear in the rows."""
-    slim = _without_large_weights(graph)
+    slim = without_large_weights(graph)
     of_item = _after(slim, {v.name for v in graph.graph.input if v.name.startswith(_ITEM)})
     base, more_candidates, more_users, more_of_both = (
         _count(slim, candidates, users) for candidates, users in ((2, 2), (3, 2), (2, 3), (4, 3))
@@ -107,7 +107,7 @@ def _of_node(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
     return math.prod(out) * (left[-2] if turned else left[-1])
 
 
-def _without_large_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+def without_large_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Inference copies a model as bytes, of which tables are the most; their shapes are all it needs."""
     slim = onnx.ModelProto()
     slim.ir_version = graph.ir_version
