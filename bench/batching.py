@@ -40,12 +40,11 @@ from rankd.load.peak import saturate
 from rankd_contract.bundle import open_current
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import ROW, SCORES, input_name, inputs
-from rankd_service.batching.joined import join, split
 from rankd_service.features.embedded import EmbeddedStore
+from rankd_service.inference.batch import Batch, join
 
 SIZES, TOGETHER = (1, 5, 10, 20, 50, 100), (2, 4, 8)
 CALLERS = 16
-ITEM_INPUTS = frozenset(input_name(Entity.ITEM, part) for part in ("ids", "values"))
 OFF, ON = "alone", "together"
 
 console = Console()
@@ -87,8 +86,9 @@ def runtime(home: Path, model: str) -> Iterator[dict[str, Any]]:
                 began = time.perf_counter_ns()
                 alone = [session.run((SCORES,), request)[0] for request in requests]
                 between = time.perf_counter_ns()
-                (scores,) = session.run((SCORES,), join(requests, ITEM_INPUTS))
-                together = split(scores, [n] * k)
+                joined = join([Batch(request, np.zeros(n, np.int64)) for request in requests])
+                (scores,) = session.run((SCORES,), joined.tensors)
+                together = np.split(scores, k)
                 together_us.append((time.perf_counter_ns() - between) / 1000 / k)
                 alone_us.append((between - began) / 1000 / k)
                 apart = [np.abs(a - b).max() for a, b in zip(alone, together, strict=True)]

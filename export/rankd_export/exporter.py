@@ -134,7 +134,7 @@ def export_run(
             record=record,
             export=about,
         )
-        described = {
+        described: dict[str, bytes | Path] = {
             SCHEMA: run / checkpoint.SCHEMA,
             GOLDEN_FILE: to_npz(golden, recorded),
             CARD: card(manifest, model).encode(),

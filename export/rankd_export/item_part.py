@@ -24,10 +24,11 @@ from onnx import helper, shape_inference
 
 from rankd_contract.schema import Entity
 from rankd_contract.signature import SCORES, part_name
-from rankd_export.parity import Request
 from rankd_export.work import without_large_weights
 
 __all__ = ["ItemPart", "difference", "split"]
+
+Request = Mapping[str, NDArray[Any]]
 
 _ITEM = f"in_{Entity.ITEM.value}_"
 _ROWS = "N"
@@ -55,7 +56,7 @@ def split(graph: onnx.ModelProto) -> ItemPart | None:
     made = {name: node for node in graph.graph.node for name in node.output}
     parts: list[str] = []
     seen: set[str] = set()
-    ahead = [SCORES]
+    ahead = list(made[SCORES].input)  # the scores are the rest's to give, also where no user is asked
     while ahead:
         name = ahead.pop()
         if name in seen or name in constant or name not in made:
@@ -133,8 +134,8 @@ def _values(graph: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     return {value.name: value for value in (*inferred.input, *inferred.value_info, *inferred.output)}
 
 
-def _dims(value: onnx.ValueInfoProto) -> Sequence[onnx.TensorShapeProto.Dimension]:
-    return value.type.tensor_type.shape.dim
+def _dims(value: onnx.ValueInfoProto) -> list[Any]:
+    return list(value.type.tensor_type.shape.dim)
 
 
 def _is_row(value: onnx.ValueInfoProto | None) -> bool:

@@ -25,7 +25,8 @@ from rankd_service.features.change_feed import HEARTBEAT_S, ChangeFeed, Feed
 from rankd_service.features.cluster_feed import ClusterFeed
 from rankd_service.features.cluster_store import ClusterStore
 from rankd_service.features.embedded import EmbeddedStore
-from rankd_service.features.near_cache import NearCaches, NearLimits
+from rankd_service.features.near_cache import NearLimits
+from rankd_service.features.near_caches import NearCaches
 from rankd_service.features.redis_client import RedisClient
 from rankd_service.features.redis_store import RedisStore
 from rankd_service.features.store import FeatureStore

@@ -18,7 +18,7 @@ from rankd_contract.bundle import Pointer, model_names, read_pointer, versions
 from rankd_contract.errors import CorruptBundle
 from rankd_service.errors import BundleRefused
 from rankd_service.features.change_feed import Feed
-from rankd_service.features.near_cache import NearCaches
+from rankd_service.features.near_caches import NearCaches
 from rankd_service.inference.loader import load_current, load_version
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
 from rankd_service.settings import Settings

@@ -65,6 +65,22 @@ class NearGauges(Protocol):
     def kept(self) -> int:
         """Rows kept."""
 
+    @property
+    def parts(self) -> PartGauges:
+        """What became of what is computed of items alone."""
+
+
+class PartGauges(Protocol):
+    """What is known of the parts of a score that rest on the item alone."""
+
+    @property
+    def kept(self) -> int:
+        """Candidates whose part was kept."""
+
+    @property
+    def computed(self) -> int:
+        """Candidates whose part was computed."""
+
 
 class CrewGauges(Protocol):
     """What is known of the processes that serve together."""
@@ -92,10 +108,14 @@ class NearCacheCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Read it now."""
         rows = CounterMetricFamily(
-            "rankd_cache_requests", "Rows looked for near at hand.", labels=["cache", "result"]
+            "rankd_cache_requests",
+            "Rows, and parts of scores, looked for near at hand.",
+            labels=["cache", "result"],
         )
         rows.add_metric(["l1_item", "hit"], self._caches.hits)
         rows.add_metric(["l1_item", "miss"], self._caches.misses)
+        rows.add_metric(["item_part", "hit"], self._caches.parts.kept)
+        rows.add_metric(["item_part", "miss"], self._caches.parts.computed)
         kept = GaugeMetricFamily("rankd_cache_entries", "Rows kept near at hand.", labels=["cache"])
         kept.add_metric(["l1_item"], self._caches.kept)
         return rows, kept

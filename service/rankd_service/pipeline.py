@@ -107,7 +107,7 @@ class RankPipeline:
         with times(Stage.INFER):
             # Whoever waits for the store may have its rows in this very turn of the loop.
             company = self._fetching > 0
-            found = await self._batcher.score(model, features.tensors, deadline, company=company)
+            found = await self._batcher.score(model, features.batch, deadline, company=company)
             scores_NT, scored = found.scores_NT, found.rows
         with times(Stage.POSTPROCESS):
             fused_N = fuse(scores_NT, model.fusion_T)

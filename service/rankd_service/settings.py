@@ -229,6 +229,12 @@ class InferenceSettings(_Section):
         default=ProviderChoice.CPU,
         description="`prefer_cuda` falls back to the CPU and says so; `require_cuda` refuses to.",
     )
+    item_parts_mb: float = Field(
+        default=64,
+        ge=0,
+        le=65_536,
+        description="What was computed of items alone, kept in each process, a model; 0 keeps none.",
+    )
 
 
 class BatchingSettings(_Section):

@@ -13,7 +13,8 @@ import pytest
 from rankd_service.deadline import SystemClock
 from rankd_service.errors import StoreErrorKind, StoreUnavailable
 from rankd_service.features.change_feed import ChangeFeed
-from rankd_service.features.near_cache import NearCaches, NearLimits
+from rankd_service.features.near_cache import NearLimits
+from rankd_service.features.near_caches import NearCaches
 from rankd_service.features.redis_client import RedisClient
 from rankd_service.features.redis_connection import BlockingConnection, pack
 from rankd_service.features.redis_store import RedisStore

@@ -25,15 +25,18 @@ from rankd_contract.bundle import Bundle, publish
 from rankd_contract.columns import Column
 from rankd_contract.encoding import Block, Encoder
 from rankd_contract.keys import entity_hashes, key_prefix
-from rankd_contract.manifest import GOLDEN, GRAPH, SCHEMA, BundleManifest
+from rankd_contract.manifest import GOLDEN, GRAPH, ITEM_PART, REST, SCHEMA, BundleManifest
 from rankd_contract.packing import RowFormat
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.schema_file import parse_schema
 from rankd_contract.signature import LOGITS, ROW, SCORES, TensorSpec, inputs, outputs
+from rankd_export.item_part import split
+from rankd_service.inference.batch import Batch
 
 __all__ = [
     "BUCKETS",
     "SCHEMA_TEXT",
+    "batch_of",
     "echo",
     "echo_version",
     "item_rows",
@@ -194,9 +197,14 @@ def publish_bundle(
     model: str = "films",
     graph: Graph = echo,
     schema_text: str = SCHEMA_TEXT,
+    *,
+    in_two: bool = True,
     **manifest: Any,
 ) -> Bundle:
-    """Publish a bundle; `manifest` overrides its fields, `golden` among them the recorded arrays."""
+    """Publish a bundle, its graph in two as well where it can be cut.
+
+    `manifest` overrides its fields, `golden` among them the recorded arrays.
+    """
     schema = parse_schema(schema_text)
     built = helper.make_model(graph(schema), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     blob = built.SerializeToString()
@@ -217,6 +225,9 @@ def publish_bundle(
         "golden_tolerance": 1e-5,
     }
     files: dict[str, bytes | Path] = {GRAPH: blob, SCHEMA: schema_text.encode(), GOLDEN: buffer.getvalue()}
+    parts = split(built) if in_two else None
+    if parts is not None:
+        files |= {ITEM_PART: parts.item.SerializeToString(), REST: parts.rest.SerializeToString()}
     return publish(repository, BundleManifest(**{**fields, **manifest}), files)
 
 
@@ -300,6 +311,11 @@ def tensors_for(
         else:
             tensors[spec.name] = rng.random(shape, np.float32)
     return tensors
+
+
+def batch_of(tensors: dict[str, NDArray[Any]]) -> Batch:
+    """What a run is given of candidates none of which is known by a stamp."""
+    return Batch(tensors, np.zeros(len(tensors[ROW]), np.int64))
 
 
 def _golden(schema: FeatureSchema, graph: bytes) -> dict[str, NDArray[Any]]:

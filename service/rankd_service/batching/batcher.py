@@ -15,22 +15,18 @@ fails is run again member by member, so that it fails whose request it was.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankd_contract.signature import ROW
-from rankd_service.batching.joined import join, split
 from rankd_service.deadline import Deadline
+from rankd_service.inference.batch import Batch, join
 from rankd_service.inference.registry import LoadedModel
 from rankd_service.settings import BatchingSettings
 from rankd_service.telemetry import Telemetry
 
 __all__ = ["Batcher", "Scored"]
-
-Tensors = Mapping[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +39,9 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    tensors: Tensors
+    asked: Batch
     deadline: Deadline
     answer: asyncio.Future[Scored]
-
-    @property
-    def rows(self) -> int:
-        return len(self.tensors[ROW])
 
 
 class Batcher:
@@ -61,15 +53,13 @@ class Batcher:
         self._answer_s, self._telemetry = answer_s, telemetry
         self._waiting: dict[int, list[_Member]] = {}
 
-    async def score(
-        self, model: LoadedModel, tensors: Tensors, deadline: Deadline, *, company: bool
-    ) -> Scored:
+    async def score(self, model: LoadedModel, asked: Batch, deadline: Deadline, *, company: bool) -> Scored:
         """Score one request; `company` where others may be there within this turn of the event loop."""
         waiting = self._waiting.get(id(model))
-        if len(tensors[ROW]) > self._most_candidates or not (company or waiting):
-            return self._alone(model, tensors, deadline)
+        if len(asked) > self._most_candidates or not (company or waiting):
+            return self._alone(model, asked, deadline)
         loop = asyncio.get_running_loop()
-        member = _Member(tensors, deadline, loop.create_future())
+        member = _Member(asked, deadline, loop.create_future())
         if waiting is None:
             self._waiting[id(model)] = [member]
             loop.call_soon(self._run, model)
@@ -86,7 +76,7 @@ class Batcher:
             self._waiting[id(model)] = waiting[len(members) :]
             asyncio.get_running_loop().call_soon(self._run, model)
         if members:
-            rows = sum(member.rows for member in members)
+            rows = sum(len(member.asked) for member in members)
             self._telemetry.model(model.card.name).batched(len(members), rows)
             self._answer(model, members)
 
@@ -95,9 +85,9 @@ class Batcher:
         if not waiting:
             return []
         most_rows = min(self._most_rows, self._rows_within(model, waiting[0].deadline))
-        count, rows = 1, waiting[0].rows
-        while count < len(waiting) and rows + waiting[count].rows <= most_rows:
-            rows += waiting[count].rows
+        count, rows = 1, len(waiting[0].asked)
+        while count < len(waiting) and rows + len(waiting[count].asked) <= most_rows:
+            rows += len(waiting[count].asked)
             count += 1
         return waiting[:count]
 
@@ -116,20 +106,22 @@ class Batcher:
 
     def _together(self, model: LoadedModel, members: list[_Member]) -> list[Scored]:
         if len(members) == 1:
-            return [self._alone(model, members[0].tensors, members[0].deadline)]
-        sizes = [member.rows for member in members]
-        tensors = join([member.tensors for member in members], model.item_inputs)
-        clock, total = members[0].deadline.clock, sum(sizes)
+            return [self._alone(model, members[0].asked, members[0].deadline)]
+        batch, clock = join([member.asked for member in members]), members[0].deadline.clock
         began_s = clock.monotonic_s()
-        scores_NT = model.score(tensors, total)
-        model.cost.took(total, clock.monotonic_s() - began_s)
-        return [Scored(part, len(part)) for part in split(scores_NT, sizes)]
+        scores_NT = model.score(batch, len(batch))
+        model.cost.took(len(batch), clock.monotonic_s() - began_s)
+        parts, end = [], 0
+        for member in members:
+            begin, end = end, end + len(member.asked)
+            parts.append(Scored(scores_NT[begin:end].copy(), end - begin))  # no two share memory
+        return parts
 
-    def _alone(self, model: LoadedModel, tensors: Tensors, deadline: Deadline) -> Scored:
+    def _alone(self, model: LoadedModel, asked: Batch, deadline: Deadline) -> Scored:
         """Score as many candidates as there is time for: a graph that runs cannot be stopped."""
         began_s = deadline.clock.monotonic_s()
-        rows = min(len(tensors[ROW]), self._rows_within(model, deadline))
-        scores_NT = model.score(tensors, rows)
+        rows = min(len(asked), self._rows_within(model, deadline))
+        scores_NT = model.score(asked, rows)
         model.cost.took(rows, deadline.clock.monotonic_s() - began_s)
         return Scored(scores_NT, rows)
 

@@ -20,7 +20,7 @@ from rankd_contract.signature import tensors
 from rankd_service.domain import Candidates, Fields, RankRequest, User
 from rankd_service.errors import InvalidRequest, RejectReason, shown_key
 from rankd_service.features.entity_rows import Draft, EntityPlan
-from rankd_service.features.near_cache import NearCaches
+from rankd_service.features.near_caches import NearCaches
 from rankd_service.features.overrides import (
     Override,
     encode_override,
@@ -28,6 +28,7 @@ from rankd_service.features.overrides import (
     taken_as_is,
     unknown_field,
 )
+from rankd_service.inference.batch import Batch
 
 __all__ = ["Assembler", "Drafts", "Features", "Overrides"]
 
@@ -40,7 +41,7 @@ Overrides = Mapping[Entity, Sequence[Override]]
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The tensors of one batch, and what became of each row that was read.
+    """One batch, and what became of each row that was read.
 
     `statuses` has the worst status over an entity's views for each row, `by_view` each view's own;
     `defaulted` counts candidates of which at least one stored view is a default row, `stale` those with one
@@ -48,7 +49,7 @@ class Features:
     which the store did not give, or which was there and made no sense: all of them, where it is the user's.
     """
 
-    tensors: Mapping[str, NDArray[np.generic]]
+    batch: Batch
     statuses: Mapping[Entity, NDArray[np.uint8]]
     by_view: Mapping[str, NDArray[np.uint8]]
     defaulted: int
@@ -171,7 +172,7 @@ class Assembler:
         n = len(drafts.items.ids)
         blocks = {Entity.USER: user.block, Entity.ITEM: items.block, Entity.CONTEXT: context}
         return Features(
-            tensors=tensors(blocks, np.zeros(n, np.int64)),
+            batch=Batch(tensors(blocks, np.zeros(n, np.int64)), items.stamps),
             statuses={Entity.USER: user.worst, Entity.ITEM: items.worst},
             by_view={**user.by_view, **items.by_view},
             defaulted=items.defaulted,

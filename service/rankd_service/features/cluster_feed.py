@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from rankd_service.deadline import Clock
 from rankd_service.errors import StartupFailed
 from rankd_service.features.change_feed import ChangeFeed
-from rankd_service.features.near_cache import NearCaches
+from rankd_service.features.near_caches import NearCaches
 from rankd_service.features.slot_map import SlotMap
 from rankd_service.features.store_address import NodeAddress, StoreAddress
 from rankd_service.features.topology import Topology

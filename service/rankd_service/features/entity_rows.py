@@ -18,7 +18,8 @@ from rankd_contract.encoding import Block, Encoder
 from rankd_contract.keys import entity_hashes, key_prefix
 from rankd_contract.packing import FeatureStatus, RowFormat
 from rankd_contract.schema import UNKNOWN, Entity, FeatureSchema, FeatureView, OnStale
-from rankd_service.features.near_cache import NearCache, NearCaches
+from rankd_service.features.near_cache import NearCache
+from rankd_service.features.near_caches import NearCaches
 from rankd_service.features.overrides import Override
 
 __all__ = ["Draft", "EntityPlan", "EntityRows"]
@@ -33,9 +34,13 @@ class EntityRows:
     `defaulted`, `lost`, `stale` and `unreadable` count entities of which at least one view is a default row,
     one because the store did not answer, one that was near at hand while it did not, or one that was there
     and made no sense.
+
+    `stamps` are those that the near cache gave the rows which are exactly what it keeps, 0 elsewhere; where
+    an entity has several views or none, no stamp stands for a whole row.
     """
 
     block: Block
+    stamps: NDArray[np.int64]
     worst: NDArray[np.uint8]
     by_view: Mapping[str, NDArray[np.uint8]]
     defaulted: int
@@ -64,6 +69,7 @@ class _ViewDraft:
     plan: _ViewPlan
     part: Block
     times_ms: NDArray[np.int64]
+    stamps: NDArray[np.int64]
     absent: NDArray[np.intp]
     mark: int
 
@@ -110,15 +116,16 @@ class EntityPlan:
         for plan in self.views:
             part = Block(block.ids[:, plan.ids], block.values[:, plan.values])
             times_ms = np.full(len(ids), int(now_s * 1000))  # rows that are not written are not stale
+            stamps = np.zeros(len(ids), np.int64)
             mark, absent = 0, None
             if plan.near is not None:
-                mark, absent = plan.near.mark(), plan.near.take(ids, part, times_ms)
+                mark, absent = plan.near.mark(), plan.near.take(ids, part, times_ms, stamps)
             if absent is None or len(absent) == len(ids):
                 absent = np.arange(len(ids))
                 keys += [plan.prefix + i for i in ids]
             else:
                 keys += [plan.prefix + ids[i] for i in absent.tolist()]
-            views.append(_ViewDraft(plan, part, times_ms, absent, mark))
+            views.append(_ViewDraft(plan, part, times_ms, stamps, absent, mark))
         return Draft(ids, block, views, keys)
 
     def read(
@@ -135,7 +142,8 @@ class EntityPlan:
         status in place of rows is that of all of them.
         """
         if not self.views:  # the schema knows no such entity, so nothing is read and nothing is missing
-            return EntityRows(draft.block, np.zeros(0, np.uint8), {}, 0, 0, 0, 0, 0)
+            none = np.zeros(len(draft.ids), np.int64)
+            return EntityRows(draft.block, none, np.zeros(0, np.uint8), {}, 0, 0, 0, 0, 0)
         if isinstance(rows, FeatureStatus):
             lost = np.full(len(draft.keys), rows, np.uint8)
             rows = [None] * len(draft.keys)
@@ -163,11 +171,14 @@ class EntityPlan:
                 if lost is not None:
                     not_given = not_given | np.isin(statuses, _NOT_GIVEN)
                 unreadable = unreadable | (statuses >= FeatureStatus.CORRUPT)
+        stamps = self._stamps(draft, by_view)
         for given in overrides:
             given.apply(draft.block)
+            stamps[given.rows] = 0
         ids_out_of_range = self._bring_into_range(draft.block)
         return EntityRows(
             block=self.encoder.fill_defaults(draft.block),
+            stamps=stamps,
             worst=reduce(np.maximum, by_view.values()),
             by_view=by_view,
             defaulted=0 if defaulted is nowhere else int(defaulted.sum()),
@@ -176,6 +187,14 @@ class EntityPlan:
             unreadable=0 if unreadable is nowhere else int(unreadable.sum()),
             ids_out_of_range=ids_out_of_range,
         )
+
+    def _stamps(self, draft: Draft, by_view: Mapping[str, NDArray[np.uint8]]) -> NDArray[np.int64]:
+        """Stamps of the rows that are what the near cache keeps; too old a one may be a default row."""
+        if len(draft.views) > 1:
+            return np.zeros(len(draft.ids), np.int64)
+        (of_view,) = draft.views
+        kept = by_view[of_view.plan.view.name] == FeatureStatus.PRESENT
+        return of_view.stamps if kept.all() else of_view.stamps * kept
 
     def _complete(
         self,
@@ -196,7 +215,7 @@ class EntityPlan:
             if plan.near is not None:
                 _stand_in(plan.near, ids, part, times_ms, statuses, np.flatnonzero(lost))
         if plan.near is not None:
-            self._keep(plan.near, draft.mark, ids, part, times_ms, statuses)
+            draft.stamps[absent] = self._keep(plan.near, draft.mark, ids, part, times_ms, statuses)
         if not every:
             draft.part.ids[absent], draft.part.values[absent] = part.ids, part.values
             draft.times_ms[absent] = times_ms
@@ -210,12 +229,18 @@ class EntityPlan:
         part: Block,
         times_ms: NDArray[np.int64],
         statuses: NDArray[np.uint8],
-    ) -> None:
-        if statuses.any():
-            whole = np.flatnonzero(statuses == FeatureStatus.PRESENT)
-            ids = [ids[i] for i in whole.tolist()]
-            part, times_ms = Block(part.ids[whole], part.values[whole]), times_ms[whole]
-        near.keep(ids, part, times_ms, mark)
+    ) -> NDArray[np.int64]:
+        if not statuses.any():
+            return near.keep(ids, part, times_ms, mark)
+        whole = np.flatnonzero(statuses == FeatureStatus.PRESENT)
+        stamps = np.zeros(len(ids), np.int64)
+        stamps[whole] = near.keep(
+            [ids[i] for i in whole.tolist()],
+            Block(part.ids[whole], part.values[whole]),
+            times_ms[whole],
+            mark,
+        )
+        return stamps
 
     def _age(self, draft: _ViewDraft, max_age_s: float, statuses: NDArray[np.uint8], now_s: float) -> None:
         """Mark rows that are too old; those of a view that wants none are taken out again."""
@@ -249,6 +274,6 @@ def _stand_in(
 ) -> None:
     """Put in what was known last of the lost rows."""
     known, known_ms = Block(part.ids[lost], part.values[lost]), times_ms[lost]
-    unknown = near.take_stale([ids[i] for i in lost.tolist()], known, known_ms)
+    unknown = near.take_stale([ids[i] for i in lost.tolist()], known, known_ms, np.zeros_like(known_ms))
     part.ids[lost], part.values[lost], times_ms[lost] = known.ids, known.values, known_ms
     statuses[np.delete(lost, unknown)] = FeatureStatus.STALE_L1

@@ -5,12 +5,15 @@ read, checked or decoded again. A row is answered as fresh only while the server
 (`trust`, `confirm`) and until its time is up. Without that word nothing is fresh, but what was known last
 can still stand in for a store that does not answer (`take_stale`). Space is bounded; CLOCK makes room, a
 whole request's rows at a time.
+
+Every row that is kept gets a stamp, a number above 0 that is used once: what was computed of a row can be
+known by it (`inference/item_parts.py`), and is nobody's when the row is another.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -20,12 +23,12 @@ from numpy.typing import NDArray
 from rankd_contract.encoding import Block
 from rankd_service.deadline import Clock
 
-__all__ = ["NearCache", "NearCaches", "NearLimits"]
+__all__ = ["MOST_CHANGES", "NearCache", "NearLimits"]
 
 _NOWHERE = -1
 _ID_BYTES = 200  # a short id, its place in the dictionary, and the columns that are not the row's own
 _SPREAD = 0.1  # of the time to live, so that rows read together do not all run out together
-_MOST_CHANGES = 16_384
+MOST_CHANGES = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class NearCache:
         places = self._capacity + 1  # the last one is nobody's: it is where `_NOWHERE` points
         self._rows = Block(np.zeros((places, num_ids), np.int32), np.zeros((places, num_values), np.float32))
         self._times_ms = np.zeros(places, np.int64)
+        self._stamps = np.zeros(places, np.int64)
+        self._stamped = 0
         self._expires_s = np.zeros(places)
         self._expires_s[_NOWHERE] = -np.inf
         self._used = np.zeros(places, np.bool_)
@@ -75,45 +80,67 @@ class NearCache:
         """Return the moment from which on changes matter to a read that begins now."""
         return self._changes
 
-    def take(self, ids: Sequence[str], out: Block, out_times_ms: NDArray[np.int64]) -> NDArray[np.intp]:
+    def take(
+        self,
+        ids: Sequence[str],
+        out: Block,
+        out_times_ms: NDArray[np.int64],
+        out_stamps: NDArray[np.int64],
+    ) -> NDArray[np.intp]:
         """Copy the fresh rows of n ids into `out` -> the positions of the others, in order."""
         now_s = self._clock.monotonic_s()
         if not self._trusted or not self._places or now_s - self._confirmed_s > self._limits.word_s:
             absent = np.arange(len(ids))
         else:
-            absent = self._take(ids, out, out_times_ms, now_s)
+            absent = self._take(ids, out, out_times_ms, out_stamps, now_s)
         self.misses += len(absent)
         self.hits += len(ids) - len(absent)
         return absent
 
-    def take_stale(self, ids: Sequence[str], out: Block, out_times_ms: NDArray[np.int64]) -> NDArray[np.intp]:
+    def take_stale(
+        self,
+        ids: Sequence[str],
+        out: Block,
+        out_times_ms: NDArray[np.int64],
+        out_stamps: NDArray[np.int64],
+    ) -> NDArray[np.intp]:
         """Do the same with what was known last, however old the word of it, up to `stale_s`."""
         if not self._places:
             return np.arange(len(ids))
-        return self._take(ids, out, out_times_ms, self._clock.monotonic_s() - self._limits.stale_s)
+        oldest_s = self._clock.monotonic_s() - self._limits.stale_s
+        return self._take(ids, out, out_times_ms, out_stamps, oldest_s)
 
     def _take(
-        self, ids: Sequence[str], out: Block, out_times_ms: NDArray[np.int64], oldest_s: float
+        self,
+        ids: Sequence[str],
+        out: Block,
+        out_times_ms: NDArray[np.int64],
+        out_stamps: NDArray[np.int64],
+        oldest_s: float,
     ) -> NDArray[np.intp]:
         at = np.fromiter(map(self._places.get, ids, repeat(_NOWHERE)), np.intp, len(ids))
         here = self._expires_s[at] > oldest_s
         self._used[at] = True
         if here.all():  # as nearly always
-            out.ids[:], out.values[:], out_times_ms[:] = (
-                self._rows.ids[at],
-                self._rows.values[at],
-                self._times_ms[at],
-            )
+            out.ids[:], out.values[:] = self._rows.ids[at], self._rows.values[at]
+            out_times_ms[:], out_stamps[:] = self._times_ms[at], self._stamps[at]
             return np.zeros(0, np.intp)
         rows, at = np.flatnonzero(here), at[here]
         out.ids[rows], out.values[rows] = self._rows.ids[at], self._rows.values[at]
-        out_times_ms[rows] = self._times_ms[at]
+        out_times_ms[rows], out_stamps[rows] = self._times_ms[at], self._stamps[at]
         return np.flatnonzero(~here)
 
-    def keep(self, ids: Sequence[str], rows: Block, times_ms: NDArray[np.int64], mark: int) -> None:
-        """Keep the rows of different ids, read since `mark`; those that have changed since are left out."""
+    def keep(
+        self, ids: Sequence[str], rows: Block, times_ms: NDArray[np.int64], mark: int
+    ) -> NDArray[np.int64]:
+        """Keep the rows of different ids, read since `mark`; those that have changed since are left out.
+
+        Returns the stamp of each, 0 of those that are not kept.
+        """
+        stamps = np.zeros(len(ids), np.int64)
         if not self._trusted or mark < self._complete_since or not self._capacity:
-            return
+            return stamps
+        chosen: slice | list[int] = slice(None)
         if mark != self._changes:
             chosen = [i for i, name in enumerate(ids) if self._changed.get(name, mark) <= mark]
             ids = [ids[i] for i in chosen]
@@ -134,6 +161,12 @@ class NearCache:
         self._expires_s[at] = self._clock.monotonic_s() + self._limits.ttl_s * (
             1 - _SPREAD * self._random.random(n)
         )
+        fresh = np.zeros(len(ids), np.int64)
+        fresh[:n] = np.arange(self._stamped + 1, self._stamped + 1 + n)
+        self._stamped += n
+        self._stamps[at] = fresh[:n]
+        stamps[chosen] = fresh
+        return stamps
 
     def _vacated(self, n: int, spared: NDArray[np.intp]) -> NDArray[np.intp]:
         """Make room for n rows: places not used since the hand passed them last, but for `spared` ones."""
@@ -161,7 +194,7 @@ class NearCache:
             at = self._places.pop(name, None)
             if at is not None:
                 self._names[at], self._used[at] = None, False
-        if len(self._changed) > _MOST_CHANGES:
+        if len(self._changed) > MOST_CHANGES:
             self._changed.clear()
             self._complete_since = self._changes
 
@@ -187,78 +220,3 @@ class NearCache:
     def distrust(self) -> None:
         """Answer nothing as fresh any more: changes may have been missed."""
         self._trusted = False
-
-
-class NearCaches:
-    """The near caches of all views, by the prefix of their keys; models over the same rows share one."""
-
-    def __init__(self, limits: NearLimits, clock: Clock) -> None:
-        """Start with none."""
-        self._limits, self._clock = limits, clock
-        self._by_prefix: dict[str, NearCache] = {}
-        self._hits_gone = self._misses_gone = 0
-
-    def of(self, prefix: str, num_ids: int, num_values: int) -> NearCache:
-        """Return the cache of the rows whose keys begin with `prefix`."""
-        cache = self._by_prefix.get(prefix)
-        if cache is None:
-            cache = NearCache(num_ids, num_values, self._limits, self._clock)
-            # Models are loaded beside the event loop, which may be going through the others right now.
-            self._by_prefix = {**self._by_prefix, prefix: cache}
-        return cache
-
-    def retain(self, prefixes: Collection[str]) -> None:
-        """Let go of the caches that no served model reads; what they counted stays counted."""
-        for prefix in self._by_prefix.keys() - prefixes:
-            self._hits_gone += self._by_prefix[prefix].hits
-            self._misses_gone += self._by_prefix[prefix].misses
-        self._by_prefix = {prefix: c for prefix, c in self._by_prefix.items() if prefix in prefixes}
-
-    @property
-    def hits(self) -> int:
-        """Rows that were found near at hand, ever."""
-        return self._hits_gone + sum(cache.hits for cache in self)
-
-    @property
-    def misses(self) -> int:
-        """Rows that were looked for in vain, ever."""
-        return self._misses_gone + sum(cache.misses for cache in self)
-
-    @property
-    def kept(self) -> int:
-        """Rows near at hand now."""
-        return sum(map(len, self))
-
-    @property
-    def prefixes(self) -> list[str]:
-        """What keys of interest begin with; none where nothing is kept."""
-        return sorted(self._by_prefix) if self._limits.bytes_a_view else []
-
-    def __iter__(self) -> Iterator[NearCache]:
-        """Go through the caches."""
-        return iter(self._by_prefix.values())
-
-    def trust(self, prefixes: Collection[str]) -> None:
-        """Tell the caches of these prefixes that every change is told from now on."""
-        for prefix, cache in self._by_prefix.items():
-            if prefix in prefixes:
-                cache.trust()
-
-    def confirm(self, when_s: float) -> None:
-        """Tell all caches that every change up to then has been told."""
-        for cache in self:
-            cache.confirm(when_s)
-
-    def distrust(self) -> None:
-        """Tell all caches that changes may have been missed."""
-        for cache in self:
-            cache.distrust()
-
-    def changed(self, keys: Sequence[bytes] | None) -> None:
-        """Drop the rows of these keys; of all keys where it is None."""
-        for prefix, cache in self._by_prefix.items():
-            if keys is None or len(keys) > _MOST_CHANGES:  # a bulk import: forgetting all holds nobody up
-                cache.clear()
-                continue
-            start = prefix.encode()
-            cache.drop([key[len(start) :].decode(errors="replace") for key in keys if key.startswith(start)])

@@ -15,26 +15,30 @@ from rankd_contract.errors import ContractError
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import (
     FIELD_WEIGHTS,
+    ROW,
     SCORES,
     TensorSpec,
     calibrated,
-    input_name,
     inputs,
     outputs,
 )
 from rankd_service.domain import ModelCard
 from rankd_service.errors import BundleRefused
 from rankd_service.features.assemble import Assembler
-from rankd_service.features.near_cache import NearCaches
+from rankd_service.features.near_caches import NearCaches
+from rankd_service.inference.batch import Batch
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.golden import GoldenError, read_golden
-from rankd_service.inference.registry import LoadedModel
+from rankd_service.inference.item_parts import ItemParts, Tally
+from rankd_service.inference.registry import LoadedModel, Scorer
 from rankd_service.inference.session import GraphSession
-from rankd_service.settings import Settings
+from rankd_service.inference.whole_graph import WholeGraph
+from rankd_service.settings import ProviderChoice, Settings
 
 __all__ = ["load_current", "load_model", "load_version"]
 
 _LOOSEST_TOLERANCE = 1e-2
+_OF_ITEM = f"in_{Entity.ITEM.value}_"
 _TIMED_RUNS = 3
 
 Requests = Mapping[str, dict[str, NDArray[np.generic]]]
@@ -73,30 +77,35 @@ def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = Non
     session = GraphSession(bundle.graph, settings.inference.threads, settings.inference.provider)
     _check_signature(at, session, bundle)
     requests = _golden(at, bundle.golden)
-    _replay(at, session, bundle, requests)
+    scorer: Scorer = WholeGraph(session)
+    _replay(at, scorer, bundle, requests)
+    in_two = _in_two(at, bundle, settings, near)
+    if in_two is not None:
+        _replay(at, in_two, bundle, requests)
+        # Without rows near at hand, or with two to an item, there are no stamps to find parts by.
+        if near is not None and near.keeps and len(schema.of(Entity.ITEM)) == 1:
+            scorer = in_two
     fusion = {**manifest.fusion, **settings.models.fusion.get(manifest.model, {})}
     calibration = Calibration.of(manifest.calibration, manifest.tasks)
     return LoadedModel(
         card=_card(bundle, session, fusion),
-        session=session,
+        scorer=scorer,
         assembler=Assembler(schema, settings.features.namespace, settings.features.clock_skew_s, near),
         fusion_T=_weights(at, fusion, manifest.tasks),
         prior_T=calibration(np.concatenate([r[SCORES] for r in requests.values()])).mean(0, dtype=np.float32),
-        item_inputs=frozenset(input_name(Entity.ITEM, part) for part in ("ids", "values")),
-        cost=CostModel(_timed(session, requests)),
+        cost=CostModel(_timed(scorer, requests)),
         calibration=calibration,
     )
 
 
-def _timed(session: GraphSession, requests: Requests) -> Iterator[tuple[int, float]]:
+def _timed(scorer: Scorer, requests: Requests) -> Iterator[tuple[int, float]]:
     """Run the recorded requests again, now that everything is warm -> candidates and seconds of each."""
-    names = [s.name for s in session.inputs]
     for arrays in requests.values():
-        tensors = {name: arrays[name] for name in names}
+        batch = _batch(arrays)
         spent_s = []
         for _ in range(_TIMED_RUNS):
             began_s = time.perf_counter()
-            session.run((SCORES,), tensors)
+            scorer.score(batch)
             spent_s.append(time.perf_counter() - began_s)
         yield len(arrays[SCORES]), min(spent_s)
 
@@ -130,13 +139,49 @@ def _fits(found: TensorSpec, wanted: TensorSpec) -> bool:
     return all(a == b if isinstance(a, int) else isinstance(b, str) for a, b in pairs)
 
 
-def _replay(at: str, session: GraphSession, bundle: Bundle, requests: Requests) -> None:
+def _in_two(at: str, bundle: Bundle, settings: Settings, near: NearCaches | None) -> ItemParts | None:
+    """The graph in two, where the bundle has it, there is room for parts, and they are where rows are."""
+    most_bytes = int(settings.inference.item_parts_mb * (1 << 20))
+    if bundle.in_two is None or not most_bytes or settings.inference.provider is not ProviderChoice.CPU:
+        return None
+    item, rest = (
+        GraphSession(path, settings.inference.threads, ProviderChoice.CPU) for path in bundle.in_two
+    )
+    given = inputs(bundle.schema)
+    of_item = tuple(s for s in given if s.name.startswith(_OF_ITEM))
+    for kind, graph, allowed in (
+        ("item's part", item.inputs, of_item),
+        ("rest", rest.inputs, (*given, *item.outputs)),
+    ):
+        if not all(any(s.name == a.name and _fits(s, a) for a in allowed) for s in graph):
+            raise BundleRefused(
+                f"{at}: inputs of the {kind} are {_words(graph)}, expected of {_words(allowed)}; export again"
+            )
+    if not item.outputs or not all(_is_row(s) for s in item.outputs):
+        raise BundleRefused(
+            f"{at}: outputs of the item's part are {_words(item.outputs)}, expected a row a candidate each; "
+            "export again"
+        )
+    return ItemParts(item, rest, most_bytes, Tally() if near is None else near.parts)
+
+
+def _is_row(spec: TensorSpec) -> bool:
+    return (
+        bool(spec.dims) and isinstance(spec.dims[0], str) and all(isinstance(d, int) for d in spec.dims[1:])
+    )
+
+
+def _batch(arrays: Mapping[str, NDArray[np.generic]]) -> Batch:
+    return Batch({n: a for n, a in arrays.items() if n != SCORES}, np.zeros(len(arrays[ROW]), np.int64))
+
+
+def _replay(at: str, scorer: Scorer, bundle: Bundle, requests: Requests) -> None:
     tolerance = bundle.manifest.golden_tolerance
     if not 0 <= tolerance <= _LOOSEST_TOLERANCE:
         raise BundleRefused(
             f"{at}: golden_tolerance is {tolerance}, expected 0 to {_LOOSEST_TOLERANCE}: more proves nothing"
         )
-    names = [s.name for s in session.inputs]
+    names = [s.name for s in inputs(bundle.schema)]
     for k, arrays in requests.items():
         absent = sorted({*names, SCORES} - arrays.keys())
         if absent:
@@ -146,7 +191,7 @@ def _replay(at: str, session: GraphSession, bundle: Bundle, requests: Requests) 
             raise BundleRefused(f"{at}: golden request {k} holds an empty input; export again")
         expected = arrays[SCORES].astype(np.float64)
         try:
-            (found,) = session.run((SCORES,), {n: arrays[n] for n in names})
+            found = scorer.score(_batch({n: arrays[n] for n in names}))
         except Exception as error:  # onnxruntime's own errors share no other base
             raise BundleRefused(f"{at}: golden request {k} cannot be run: {error}") from error
         if found.shape != expected.shape:

@@ -5,22 +5,29 @@ A request takes its model from one snapshot and keeps it to the end, so all its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankd_contract.calibration import Calibration
-from rankd_contract.signature import ROW, SCORES
 from rankd_service.domain import ModelCard
 from rankd_service.errors import RejectReason, Unavailable, UnknownModel
 from rankd_service.features.assemble import Assembler
+from rankd_service.inference.batch import Batch
 from rankd_service.inference.cost import CostModel
-from rankd_service.inference.session import GraphSession
 
-__all__ = ["LoadedModel", "ModelRegistry", "Snapshot"]
+__all__ = ["LoadedModel", "ModelRegistry", "Scorer", "Snapshot"]
+
+
+class Scorer(Protocol):
+    """A graph, however it is run."""
+
+    def score(self, batch: Batch) -> NDArray[np.float32]:
+        """-> the graph's scores float32 [N, T]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +38,24 @@ class LoadedModel:
     """
 
     card: ModelCard
-    session: GraphSession
+    scorer: Scorer
     assembler: Assembler
     fusion_T: NDArray[np.float64]
     prior_T: NDArray[np.float32]
-    item_inputs: frozenset[str]
     cost: CostModel
     calibration: Calibration
 
-    def score(self, tensors: Mapping[str, NDArray[np.generic]], rows: int) -> NDArray[np.float32]:
-        """Return the task scores float32 [N, T] of a batch: its first `rows` candidates', then the prior."""
-        n = len(tensors[ROW])
-        if rows >= n:
-            return self._run(tensors)
-        scores_NT = np.tile(self.prior_T, (n, 1))
-        if rows:
-            # The batch's other rows are the user's, one or few; only a candidate's are cut off.
-            cut = {
-                name: a[:rows] if name == ROW or name in self.item_inputs else a
-                for name, a in tensors.items()
-            }
-            scores_NT[:rows] = self._run(cut)
-        return scores_NT
+    def score(self, batch: Batch, rows: int) -> NDArray[np.float32]:
+        """Return the task scores float32 [N, T] of a batch: its first `rows` candidates', then the prior.
 
-    def _run(self, tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        """The graph's scores, calibrated where the bundle says how."""
-        return self.calibration(self.session.run((SCORES,), tensors)[0])
+        They are calibrated where the bundle says how.
+        """
+        if rows >= len(batch):
+            return self.calibration(self.scorer.score(batch))
+        scores_NT = np.tile(self.prior_T, (len(batch), 1))
+        if rows:
+            scores_NT[:rows] = self.calibration(self.scorer.score(batch.first(rows)))
+        return scores_NT
 
 
 class Snapshot:

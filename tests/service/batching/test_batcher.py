@@ -23,7 +23,17 @@ from rankd_service.inference.loader import load_current
 from rankd_service.settings import BatchingSettings
 from rankd_service.settings_sources import load_settings
 from rankd_service.telemetry import Telemetry
-from tests.support.bundles import BUCKETS, SCHEMA_TEXT, Graph, echo, mlp, publish_bundle, table, tensors_for
+from tests.support.bundles import (
+    BUCKETS,
+    SCHEMA_TEXT,
+    Graph,
+    batch_of,
+    echo,
+    mlp,
+    publish_bundle,
+    table,
+    tensors_for,
+)
 from tests.support.clock import JumpingClock
 
 SCHEMA = parse_schema(SCHEMA_TEXT)
@@ -43,10 +53,12 @@ class Bench:
 
     def ask(self, tensors: Tensors, left_s: float = 1.0, *, company: bool = True) -> asyncio.Task[Scored]:
         deadline = Deadline(self.clock, self.clock.monotonic_s() + left_s)
-        return asyncio.create_task(self.batcher.score(self.model, tensors, deadline, company=company))
+        return asyncio.create_task(
+            self.batcher.score(self.model, batch_of(tensors), deadline, company=company)
+        )
 
     def alone(self, tensors: Tensors) -> NDArray[np.float32]:
-        return self.model.score(tensors, len(tensors[ROW]))
+        return self.model.score(batch_of(tensors), len(tensors[ROW]))
 
     def counted(self, what: str) -> list[float]:
         """How many batches there were, and the requests or rows in them."""

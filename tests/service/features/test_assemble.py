@@ -77,7 +77,7 @@ def column(features: Features, schema: FeatureSchema, name: str) -> NDArray[Any]
         for at in schema.layout(entity).fields:
             if at.field.name == name:
                 part, where = ("ids", at.ids) if at.field.num_ids else ("values", at.values)
-                return np.asarray(features.tensors[f"in_{entity.value}_{part}"][:, where])
+                return np.asarray(features.batch.tensors[f"in_{entity.value}_{part}"][:, where])
     raise KeyError(name)
 
 
@@ -85,11 +85,11 @@ def test_tensors_are_those_of_the_signature() -> None:
     features = assembled({**viewer_rows(["42"]), **film_rows(["1", "2", "3"])}, ["1", "2", "3"])
     sizes = {"R": 1, "N": 3}
     for spec in inputs(FILMS):
-        tensor = features.tensors[spec.name]
+        tensor = features.batch.tensors[spec.name]
         assert tensor.dtype == spec.dtype
         assert tensor.shape == tuple(sizes[d] if isinstance(d, str) else d for d in spec.dims)
         assert tensor.flags.c_contiguous
-    assert features.tensors.keys() == {spec.name for spec in inputs(FILMS)}
+    assert features.batch.tensors.keys() == {spec.name for spec in inputs(FILMS)}
 
 
 @settings(max_examples=50)
@@ -116,8 +116,8 @@ def test_b1_rows_that_are_there_are_exact_whatever_else_is_missing(pattern: list
         kept = there and not foreign
         want_ids = expected.ids[row] if kept else encoder.defaults.ids[0]
         want_values = expected.values[row] if kept else encoder.defaults.values[0]
-        assert features.tensors["in_item_ids"][row].tolist() == want_ids.tolist()
-        assert features.tensors["in_item_values"][row].tolist() == want_values.tolist()
+        assert features.batch.tensors["in_item_ids"][row].tolist() == want_ids.tolist()
+        assert features.batch.tensors["in_item_values"][row].tolist() == want_values.tolist()
         status = PRESENT if kept else FeatureStatus.FOREIGN if there else NOT_FOUND
         assert features.statuses[Entity.ITEM][row] == status
     assert features.defaulted == sum(not there or foreign for there, foreign in pattern)
@@ -135,7 +135,7 @@ def test_no_tensor_holds_nan_when_the_store_gave_nothing() -> None:
     assert features.statuses[Entity.ITEM].tolist() == [FeatureStatus.TIMED_OUT] * 2
     assert features.defaulted == 2
     assert column(features, FILMS, "price").tolist() == [[0.5], [0.5]]
-    assert not any(np.isnan(t).any() for t in features.tensors.values())
+    assert not any(np.isnan(t).any() for t in features.batch.tensors.values())
 
 
 def test_nulls_inside_a_stored_row_become_the_declared_default() -> None:

@@ -13,7 +13,8 @@ import pytest
 from rankd_contract.encoding import Block
 from rankd_service.deadline import SystemClock
 from rankd_service.features.change_feed import ChangeFeed
-from rankd_service.features.near_cache import NearCache, NearCaches, NearLimits
+from rankd_service.features.near_cache import NearCache, NearLimits
+from rankd_service.features.near_caches import NearCaches
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey, free_port
 
@@ -35,7 +36,7 @@ class Followed:
 
     def has(self, name: str) -> bool:
         out = Block(np.zeros((1, 1), np.int32), np.zeros((1, 0), np.float32))
-        return not len(self.cache.take([name], out, np.zeros(1, np.int64)))
+        return not len(self.cache.take([name], out, np.zeros(1, np.int64), np.zeros(1, np.int64)))
 
 
 @asynccontextmanager

@@ -7,7 +7,8 @@ import pytest
 
 from rankd_service.deadline import SystemClock
 from rankd_service.features.cluster_feed import ClusterFeed
-from rankd_service.features.near_cache import NearCaches, NearLimits
+from rankd_service.features.near_cache import NearLimits
+from rankd_service.features.near_caches import NearCaches
 from rankd_service.features.slot_map import SLOTS, SlotMap
 from rankd_service.features.store_address import NodeAddress, parse_address
 from rankd_service.features.topology import Topology

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rankd_contract.encoding import Block
-from rankd_service.features.near_cache import NearCache, NearCaches, NearLimits
+from rankd_service.features.near_cache import NearCache, NearLimits
+from rankd_service.features.near_caches import NearCaches
 from tests.support.clock import JumpingClock
 
 TTL_S, STALE_S = 60.0, 600.0
@@ -38,7 +39,7 @@ def taken(cache: NearCache, ids: Sequence[str], *, stale: bool = False) -> dict[
     """What is near at hand: generation by id. Every row is checked to be its own id's."""
     out = Block(np.full((len(ids), 2), -1, np.int32), np.full((len(ids), 1), np.nan, np.float32))
     times_ms = np.full(len(ids), -1)
-    absent = (cache.take_stale if stale else cache.take)(ids, out, times_ms)
+    absent = (cache.take_stale if stale else cache.take)(ids, out, times_ms, np.zeros(len(ids), np.int64))
     here = np.setdiff1d(np.arange(len(ids)), absent)
     assert absent.tolist() == sorted(absent.tolist())
     assert (out.ids[absent] == -1).all(), "rows that are not here are left as they were"
@@ -67,6 +68,29 @@ def test_a_row_kept_again_replaces_the_one_before() -> None:
     keep(cache, ["2", "3"], generation=1)
     assert taken(cache, ["1", "2", "3"]) == {"1": 0, "2": 1, "3": 1}
     assert len(cache) == 3
+
+
+def stamps(cache: NearCache, ids: Sequence[str]) -> list[int]:
+    out = Block(np.zeros((len(ids), 2), np.int32), np.zeros((len(ids), 1), np.float32))
+    found = np.zeros(len(ids), np.int64)
+    cache.take(ids, out, np.zeros(len(ids), np.int64), found)
+    return found.tolist()
+
+
+def test_a_row_is_known_by_a_stamp_that_no_other_ever_has() -> None:
+    cache = a_cache(20)
+    seen: set[int] = set()
+    for generation in range(30):
+        ids = [str(i) for i in range(generation, generation + 10)]
+        given = cache.keep(ids, *rows_of(ids, generation), cache.mark()).tolist()
+        assert stamps(cache, ids) == given
+        assert 0 not in given
+        assert not seen & set(given)
+        seen |= set(given)
+    mark = cache.mark()
+    cache.drop(["31"])
+    assert cache.keep(["31", "32"], *rows_of(["31", "32"]), mark).tolist() == [0, *stamps(cache, ["32"])]
+    assert stamps(cache, ["31"]) == [0]
 
 
 def test_a_rows_time_runs_out_and_not_for_all_at_once() -> None:

@@ -14,7 +14,7 @@ from rankd_service.errors import BundleRefused
 from rankd_service.inference.loader import load_current
 from rankd_service.settings import Settings
 from rankd_service.settings_sources import load_settings
-from tests.support.bundles import SCHEMA_TEXT, echo, every_input, publish_bundle
+from tests.support.bundles import SCHEMA_TEXT, batch_of, echo, every_input, publish_bundle
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_sound_bundle_is_loaded_and_scores_as_recorded(tmp_path: Path, setting
     assert model.fusion_T.tolist() == [0.25, 0.75]
     with np.load(bundle.golden, allow_pickle=False) as golden:
         tensors = {s.name: golden[f"r1/{s.name}"] for s in inputs(bundle.schema)}
-        assert np.array_equal(model.score(tensors, 10_000), golden[f"r1/{SCORES}"])
+        assert np.array_equal(model.score(batch_of(tensors), 10_000), golden[f"r1/{SCORES}"])
 
 
 def test_scores_are_calibrated_after_the_graph_and_the_replay_is_of_the_graph_itself(
@@ -49,7 +49,7 @@ def test_scores_are_calibrated_after_the_graph_and_the_replay_is_of_the_graph_it
         tensors = {s.name: golden[f"r1/{s.name}"] for s in inputs(bundle.schema)}
         raw_NT = golden[f"r1/{SCORES}"]
         every_NT = np.concatenate([golden[name] for name in golden.files if name.endswith(SCORES)])
-    found_NT = model.score(tensors, len(raw_NT))
+    found_NT = model.score(batch_of(tensors), len(raw_NT))
     np.testing.assert_allclose(model.prior_T, model.calibration(every_NT).mean(0), rtol=1e-5)
     assert np.array_equal(found_NT[:, 0], raw_NT[:, 0])
     logit_N = np.log(raw_NT[:, 1]) - np.log1p(-raw_NT[:, 1])
@@ -215,7 +215,7 @@ def test_a_graph_the_runtime_cannot_load_is_refused(tmp_path: Path, settings: Se
 
     with np.load(publish_bundle(tmp_path / "sound").golden, allow_pickle=False) as arrays:
         golden = dict(arrays)
-    publish_bundle(tmp_path, graph=unknown_operator, golden=golden)
+    publish_bundle(tmp_path, graph=unknown_operator, golden=golden, in_two=False)
     assert "onnxruntime cannot load it" in refusal(tmp_path, settings)
 
 
