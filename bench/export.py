@@ -61,6 +61,11 @@ console = Console(width=160)
 
 
 def schema_of(model: str) -> FeatureSchema:
+    """What `schema_text` says."""
+    return parse_schema(schema_text(model))
+
+
+def schema_text(model: str) -> str:
     """20 fields, 8 of them the user's and the context's; INFNet has two histories and a task besides."""
 
     def ids(name: str) -> dict[str, Any]:
@@ -83,7 +88,7 @@ def schema_of(model: str) -> FeatureSchema:
         {"name": "item", "entity": "item", "key": "i", "fields": item},
         {"name": "now", "entity": "context", "fields": [hour]},
     ]
-    return parse_schema(str({"rankd_schema": 1, "name": "bench", "views": views, "tasks": tasks}))
+    return str({"rankd_schema": 1, "name": "bench", "views": views, "tasks": tasks})
 
 
 def request_of(schema: FeatureSchema, candidates: int, users: int, seed: int) -> dict[str, NDArray[Any]]:

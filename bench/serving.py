@@ -210,7 +210,7 @@ async def model_inputs(home: Path, model: str, request: dict[str, Any]) -> dict[
         rows = await store.read(drafts.keys, budget_s=5.0)
         await store.close()
     context, overrides = assembler.context({}, now_s), assembler.overrides(ranked)
-    return dict(assembler.assemble(drafts, context, overrides, rows, now_s).tensors)
+    return dict(assembler.assemble(drafts, context, overrides, rows, now_s).batch.tensors)
 
 
 def bare_session(home: Path, model: str) -> ort.InferenceSession:

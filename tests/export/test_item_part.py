@@ -16,7 +16,7 @@ from rankd_contract.signature import LOGITS, SCORES
 from rankd_export.graph import to_onnx
 from rankd_export.item_part import ItemPart, difference, split
 from rankd_export.parity import run_onnx
-from rankd_export.precision import Precision, reduced
+from rankd_export.precision import GOLDEN_TOLERANCE, Precision, reduced
 from rankd_export.work import work_of
 from rankd_training.models import registry
 from tests.export.requests import random_request
@@ -56,12 +56,19 @@ def test_the_two_graphs_are_the_one(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", registry.names())
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8_EMBEDDINGS, Precision.FP16])
-def test_every_model_is_cut_without_a_word_from_it(name: str, precision: Precision, tmp_path: Path) -> None:
+def test_every_model_is_cut_without_a_word_from_it(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    graph = reduced(exported(registry.build(name, MIXED, {})), precision)
-    allowed = 1e-6 if precision is not Precision.FP16 else 5e-3  # kernels of half precision differ by size
-    assert apart(cut(graph), graph, tmp_path) < allowed
+    graph = exported(registry.build(name, MIXED, {}))
+    assert apart(cut(graph), graph, tmp_path) < 1e-6
+    small = reduced(graph, Precision.INT8_EMBEDDINGS)
+    assert apart(cut(small), small, tmp_path) < 1e-6
+
+
+def test_half_precision_is_cut_too(tmp_path: Path) -> None:
+    """Its kernels compute one row and many in different steps, within what the precision itself allows."""
+    torch.manual_seed(0)
+    graph = reduced(exported(registry.build("mlcc", MIXED, {})), Precision.FP16)
+    assert apart(cut(graph), graph, tmp_path) < GOLDEN_TOLERANCE[Precision.FP16]
 
 
 class TwoSided(nn.Module):

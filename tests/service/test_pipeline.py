@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from rankd_contract.schema import Entity
 from rankd_contract.schema_file import parse_schema
 from rankd_service.app import near_caches
 from rankd_service.deadline import Deadline
-from rankd_service.domain import Candidates, DegradeReason, RankRequest, Rung, Slate, Stage, User
+from rankd_service.domain import Candidates, DegradeReason, Fields, RankRequest, Rung, Slate, Stage, User
 from rankd_service.errors import DeadlineExceeded, InvalidRequest, StoreErrorKind, Unavailable, UnknownModel
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.loader import load_current
@@ -60,8 +60,9 @@ class Bench:
         user: str = "42",
         allowed_s: float = 0.25,
         top_k: int | None = None,
+        fields: Mapping[int, Fields] | None = None,
     ) -> Slate:
-        request = RankRequest("r", User(user), Candidates(items), top_k=top_k)
+        request = RankRequest("r", User(user), Candidates(items, fields or {}), top_k=top_k)
         deadline = Deadline(self.clock, self.clock.monotonic_s() + allowed_s)
         model = self.pipeline.find("films", None)
         return asyncio.run(self.pipeline.rank(model, request, deadline, self.times))
@@ -253,6 +254,17 @@ def test_a_changed_row_is_read_again(tmp_path: Path) -> None:
     bench.near.changed([key.encode() for key in changed])
     slate = bench.rank(top_k=1)
     assert (ITEMS[slate.order[0]], slate.scores[0]) == ("3", pytest.approx(0.5, rel=1e-5))
+
+
+def test_a_field_of_the_request_counts_for_it_alone_where_parts_of_scores_are_kept(tmp_path: Path) -> None:
+    bench, plain = Bench(tmp_path / "near", price, near=True), Bench(tmp_path / "plain", price)
+    assert bench.near is not None
+    given = {3: {"price": 0.5}, 7: {"price": 0.25}}
+    for fields in (None, None, given, None, given):
+        slate, expected = bench.rank(fields=fields), plain.rank(fields=fields)
+        assert slate.order.tolist() == expected.order.tolist()
+        assert slate.scores.tolist() == expected.scores.tolist()
+    assert (bench.near.parts.kept, bench.near.parts.computed) == (36, 14)
 
 
 def test_rows_near_at_hand_stand_in_for_a_store_that_does_not_answer(tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ class Tally:
 class ItemParts:
     """A graph in two sessions, and the parts between them of items seen lately."""
 
-    def __init__(self, item: GraphSession, rest: GraphSession, most_bytes: int, tally: Tally) -> None:
+    def __init__(self, item: GraphSession, rest: GraphSession, most_bytes: int) -> None:
         """Reserve address space for as many items as fit in so many bytes."""
-        self._item, self._rest, self._tally = item, rest, tally
+        self._item, self._rest, self.tally = item, rest, Tally()
         self._given = [spec.name for spec in item.inputs]
         self._parts = [spec.name for spec in item.outputs]
         self._needed = {spec.name for spec in rest.inputs}
@@ -53,8 +53,8 @@ class ItemParts:
         places = batch.stamps_N % self._places
         known = (self._labels[places] == batch.stamps_N) & (batch.stamps_N > 0)
         absent = np.flatnonzero(~known)
-        self._tally.kept += len(batch) - len(absent)
-        self._tally.computed += len(absent)
+        self.tally.kept += len(batch) - len(absent)
+        self.tally.computed += len(absent)
         if not len(absent):  # as nearly always
             return [np.take(table, places, axis=0) for table in self._tables]
         if len(absent) == len(batch):

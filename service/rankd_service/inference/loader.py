@@ -29,7 +29,7 @@ from rankd_service.features.near_caches import NearCaches
 from rankd_service.inference.batch import Batch
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.golden import GoldenError, read_golden
-from rankd_service.inference.item_parts import ItemParts, Tally
+from rankd_service.inference.item_parts import ItemParts
 from rankd_service.inference.registry import LoadedModel, Scorer
 from rankd_service.inference.session import GraphSession
 from rankd_service.inference.whole_graph import WholeGraph
@@ -79,12 +79,15 @@ def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = Non
     requests = _golden(at, bundle.golden)
     scorer: Scorer = WholeGraph(session)
     _replay(at, scorer, bundle, requests)
-    in_two = _in_two(at, bundle, settings, near)
+    in_two = _in_two(at, bundle, settings)
     if in_two is not None:
         _replay(at, in_two, bundle, requests)
         # Without rows near at hand, or with two to an item, there are no stamps to find parts by.
         if near is not None and near.keeps and len(schema.of(Entity.ITEM)) == 1:
             scorer = in_two
+    cost = CostModel(_timed(scorer, requests))
+    if in_two is not None and near is not None:
+        in_two.tally = near.parts  # what is scored from here on is somebody's request
     fusion = {**manifest.fusion, **settings.models.fusion.get(manifest.model, {})}
     calibration = Calibration.of(manifest.calibration, manifest.tasks)
     return LoadedModel(
@@ -93,7 +96,7 @@ def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = Non
         assembler=Assembler(schema, settings.features.namespace, settings.features.clock_skew_s, near),
         fusion_T=_weights(at, fusion, manifest.tasks),
         prior_T=calibration(np.concatenate([r[SCORES] for r in requests.values()])).mean(0, dtype=np.float32),
-        cost=CostModel(_timed(scorer, requests)),
+        cost=cost,
         calibration=calibration,
     )
 
@@ -139,7 +142,7 @@ def _fits(found: TensorSpec, wanted: TensorSpec) -> bool:
     return all(a == b if isinstance(a, int) else isinstance(b, str) for a, b in pairs)
 
 
-def _in_two(at: str, bundle: Bundle, settings: Settings, near: NearCaches | None) -> ItemParts | None:
+def _in_two(at: str, bundle: Bundle, settings: Settings) -> ItemParts | None:
     """The graph in two, where the bundle has it, there is room for parts, and they are where rows are."""
     most_bytes = int(settings.inference.item_parts_mb * (1 << 20))
     if bundle.in_two is None or not most_bytes or settings.inference.provider is not ProviderChoice.CPU:
@@ -162,7 +165,7 @@ def _in_two(at: str, bundle: Bundle, settings: Settings, near: NearCaches | None
             f"{at}: outputs of the item's part are {_words(item.outputs)}, expected a row a candidate each; "
             "export again"
         )
-    return ItemParts(item, rest, most_bytes, Tally() if near is None else near.parts)
+    return ItemParts(item, rest, most_bytes)
 
 
 def _is_row(spec: TensorSpec) -> bool:

@@ -19,7 +19,7 @@ from rankd_service.errors import BundleRefused
 from rankd_service.features.near_cache import NearLimits
 from rankd_service.features.near_caches import NearCaches
 from rankd_service.inference.batch import Batch
-from rankd_service.inference.item_parts import ItemParts, Tally
+from rankd_service.inference.item_parts import ItemParts
 from rankd_service.inference.loader import load_current
 from rankd_service.inference.session import GraphSession
 from rankd_service.inference.whole_graph import WholeGraph
@@ -47,8 +47,8 @@ class World:
         bundle = open_current(repository, "films")
         assert bundle.in_two is not None
         item, rest = (GraphSession(path, 1, ProviderChoice.CPU) for path in bundle.in_two)
-        self.tally = Tally()
-        self.parts = ItemParts(item, rest, kept_bytes, self.tally)
+        self.parts = ItemParts(item, rest, kept_bytes)
+        self.tally = self.parts.tally
         self.whole = WholeGraph(GraphSession(bundle.graph, 1, ProviderChoice.CPU))
         self.rows = tensors_for(SCHEMA, 1, CATALOGUE, seed=7)
         self.stamps: NDArray[np.int64] = np.arange(1, CATALOGUE + 1)
