@@ -24,6 +24,7 @@ __all__ = [
     "FieldValue",
     "Fields",
     "ModelCard",
+    "Partition",
     "RankRequest",
     "Rung",
     "Slate",
@@ -45,6 +46,13 @@ class Stage(StrEnum):
     INFER = "infer"
     POSTPROCESS = "postprocess"
     SERIALIZE = "serialize"
+
+
+class Partition(StrEnum):
+    """Whose request it is: somebody waits for a live one, nobody for a batch one."""
+
+    LIVE = "live"
+    BATCH = "batch"
 
 
 class Rung(StrEnum):

@@ -3,8 +3,8 @@
 `surfaces/rank.py` calls this once a request is admitted and parsed, and writes the slate down afterwards.
 Whatever the feature store does, a request that can be answered is: rows that did not come are rows kept from
 earlier or default rows, what there is no time to score follows unscored, and the slate says so. Inference
-runs inline on the event loop, small requests together (`batching`): it takes about a millisecond, less than
-handing it to another thread costs at the tail.
+runs on the event loop, once a turn and small requests together (`batching`): it takes about a millisecond,
+less than handing it to another thread costs at the tail.
 
 Legend: N candidates, T tasks, K candidates answered.
 """
@@ -26,6 +26,7 @@ from rankd_service.domain import (
     Degradation,
     DegradeReason,
     ModelCard,
+    Partition,
     RankRequest,
     Rung,
     Slate,
@@ -87,7 +88,12 @@ class RankPipeline:
         return self._registry.snapshot.cards()
 
     async def rank(
-        self, model: LoadedModel, request: RankRequest, deadline: Deadline, times: StageTimes
+        self,
+        model: LoadedModel,
+        request: RankRequest,
+        deadline: Deadline,
+        times: StageTimes,
+        partition: Partition = Partition.LIVE,
     ) -> Slate:
         """Rank the candidates of one request. Raises InvalidRequest or DeadlineExceeded."""
         metrics = self._telemetry.model(model.card.name)
@@ -107,7 +113,9 @@ class RankPipeline:
         with times(Stage.INFER):
             # Whoever waits for the store may have its rows in this very turn of the loop.
             company = self._fetching > 0
-            found = await self._batcher.score(model, features.batch, deadline, company=company)
+            found = await self._batcher.score(
+                model, features.batch, deadline, company=company, partition=partition
+            )
             scores_NT, scored = found.scores_NT, found.rows
         with times(Stage.POSTPROCESS):
             fused_N = fuse(scores_NT, model.fusion_T)

@@ -11,24 +11,17 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
 
 from rankd_service.admission.limit import GradientLimit
 from rankd_service.deadline import Clock
+from rankd_service.domain import Partition
 from rankd_service.errors import RejectReason, Unavailable
 
-__all__ = ["Limiter", "Partition", "Permit"]
+__all__ = ["Limiter", "Permit"]
 
 _BATCH_SHARE = 0.1
 _MARGIN = 2.0  # a queue as long as the deadline allows would make every second answer late
 _OCCUPANCY = 0.05  # weight of one sample in how long the process is busy with a request
-
-
-class Partition(StrEnum):
-    """Whose request it is: somebody waits for a live one, nobody for a batch one."""
-
-    LIVE = "live"
-    BATCH = "batch"
 
 
 class Permit:

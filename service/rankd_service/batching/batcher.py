@@ -1,15 +1,19 @@
-"""Scores requests: each alone, or small ones that are there at the same time in one run.
+"""Scores requests, one run of a graph in each turn of the event loop; small ones that are there share a run.
 
-A run has a fixed part of tens of microseconds, which small requests can share. Nobody waits for company: a
-request that has the process to itself is scored at once, as is one with many candidates. Where others are on
-their way, those whose features are there in the same turn of the event loop are scored together at its end.
-No timer is needed: while a run is under way the loop does nothing else, so the features that arrive
-meanwhile are all there in the next turn.
+A run takes about a millisecond in which the loop does nothing else. Were all whose features arrive in one
+turn scored in that turn, whoever comes meanwhile would wait for all of them, to be refused too. So there is
+one run a turn: between two runs the loop answers who was scored, reads what came, and sends away at the door.
+A request that has the process to itself is scored at once.
 
-Earliest deadlines go first, and a batch is closed by rows, or where its first member would have no time for
-more. Each member waits for a future of its own that only `_run` sets, from the event loop and from no
-member's task: whoever goes away is left out, or not listened to, and the others do not notice. A batch that
-fails is run again member by member, so that it fails whose request it was.
+Who waits goes by priority and deadline, not by arrival: live requests first, though every tenth run is a
+batch one's where any waits, and of each the earliest deadline. Small requests of one model share a run, whose
+fixed part is tens of microseconds; nobody waits for company, and no timer is needed: while a run is under way
+features arrive, and are all there in the next turn. A shared run is closed by rows, or where its first member
+would have no time for more.
+
+Each member waits for a future of its own that only `_run` sets, from the event loop and from no member's
+task: whoever goes away is left out, or not listened to, and the others do not notice. A shared run that fails
+is repeated member by member, so that it fails whose request it was.
 """
 
 from __future__ import annotations
@@ -21,12 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankd_service.deadline import Deadline
+from rankd_service.domain import Partition
 from rankd_service.inference.batch import Batch, join
 from rankd_service.inference.registry import LoadedModel
 from rankd_service.settings import BatchingSettings
 from rankd_service.telemetry import Telemetry
 
 __all__ = ["Batcher", "Scored"]
+
+_LIVE_IN_A_ROW = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +44,12 @@ class Scored:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Member:
+    model: LoadedModel
     asked: Batch
     deadline: Deadline
+    partition: Partition
     answer: asyncio.Future[Scored]
 
 
@@ -51,66 +60,102 @@ class Batcher:
         """Start with nobody waiting."""
         self._most_candidates, self._most_rows = settings.max_candidates, settings.max_rows
         self._answer_s, self._telemetry = answer_s, telemetry
-        self._waiting: dict[int, list[_Member]] = {}
+        self._waiting: list[_Member] = []
+        self._live_in_a_row = 0
+        self._has_run = False  # in this turn of the loop
+        self._will_run = False  # in the next
 
-    async def score(self, model: LoadedModel, asked: Batch, deadline: Deadline, *, company: bool) -> Scored:
+    async def score(
+        self,
+        model: LoadedModel,
+        asked: Batch,
+        deadline: Deadline,
+        *,
+        company: bool,
+        partition: Partition = Partition.LIVE,
+    ) -> Scored:
         """Score one request; `company` where others may be there within this turn of the event loop."""
-        waiting = self._waiting.get(id(model))
-        if len(asked) > self._most_candidates or not (company or waiting):
-            return self._alone(model, asked, deadline)
         loop = asyncio.get_running_loop()
-        member = _Member(asked, deadline, loop.create_future())
-        if waiting is None:
-            self._waiting[id(model)] = [member]
-            loop.call_soon(self._run, model)
-        else:
-            waiting.append(member)
+        if not (self._has_run or self._waiting or (company and self._is_small(asked))):
+            self._has_run = True
+            loop.call_soon(self._turn_over)
+            return self._alone(model, asked, deadline)
+        member = _Member(model, asked, deadline, partition, loop.create_future())
+        self._waiting.append(member)
+        self._run_in_next_turn()
         return await member.answer
 
-    def _run(self, model: LoadedModel) -> None:
-        """Score one batch of those who wait, and come back for the rest."""
-        waiting = [m for m in self._waiting.pop(id(model)) if not m.answer.done()]
-        waiting.sort(key=lambda member: member.deadline.expires_s)
-        members = self._first(model, waiting)
-        if len(members) < len(waiting):
-            self._waiting[id(model)] = waiting[len(members) :]
-            asyncio.get_running_loop().call_soon(self._run, model)
-        if members:
+    def _is_small(self, asked: Batch) -> bool:
+        return len(asked) <= self._most_candidates
+
+    def _run_in_next_turn(self) -> None:
+        if not self._will_run:
+            self._will_run = True
+            asyncio.get_running_loop().call_soon(self._run)
+
+    def _turn_over(self) -> None:
+        self._has_run = False
+
+    def _run(self) -> None:
+        """Score who is first, alone or with others, and come back for the rest."""
+        self._will_run = False
+        self._waiting = [member for member in self._waiting if not member.answer.done()]
+        if not self._waiting:
+            return
+        members = self._first()
+        self._has_run = True
+        if len(members) > 1 or self._is_small(members[0].asked):
             rows = sum(len(member.asked) for member in members)
-            self._telemetry.model(model.card.name).batched(len(members), rows)
-            self._answer(model, members)
+            self._telemetry.model(members[0].model.card.name).batched(len(members), rows)
+        self._answer(members)
+        # Behind the tasks of those who were answered just now, so that they answer before the next run.
+        asyncio.get_running_loop().call_soon(self._turn_over)
+        if self._waiting:
+            self._run_in_next_turn()
 
-    def _first(self, model: LoadedModel, waiting: list[_Member]) -> list[_Member]:
-        """Return who is scored first: as many as fit in the time that the earliest deadline leaves."""
-        if not waiting:
-            return []
-        most_rows = min(self._most_rows, self._rows_within(model, waiting[0].deadline))
-        count, rows = 1, len(waiting[0].asked)
-        while count < len(waiting) and rows + len(waiting[count].asked) <= most_rows:
-            rows += len(waiting[count].asked)
-            count += 1
-        return waiting[:count]
+    def _first(self) -> list[_Member]:
+        """Take who is scored now off those who wait: the first, and whoever fits beside it."""
+        batch_next = self._live_in_a_row >= _LIVE_IN_A_ROW
+        self._waiting.sort(
+            key=lambda m: ((m.partition is Partition.BATCH) is not batch_next, m.deadline.expires_s)
+        )
+        first = self._waiting[0]
+        of_batch = any(member.partition is Partition.BATCH for member in self._waiting)
+        self._live_in_a_row = self._live_in_a_row + 1 if of_batch and first.partition is Partition.LIVE else 0
+        if not self._is_small(first.asked):
+            return [self._waiting.pop(0)]
+        most_rows = min(self._most_rows, self._rows_within(first.model, first.deadline))
+        members, rows = [first], len(first.asked)
+        for member in self._waiting[1:]:
+            if member.model is first.model and self._is_small(member.asked):
+                rows += len(member.asked)
+                if rows > most_rows:
+                    break
+                members.append(member)
+        self._waiting = [member for member in self._waiting if member not in members]
+        return members
 
-    def _answer(self, model: LoadedModel, members: list[_Member]) -> None:
+    def _answer(self, members: list[_Member]) -> None:
         try:
-            scored = self._together(model, members)
+            scored = self._together(members)
         except Exception as error:  # whatever the runtime raises; the members' tasks report it
             if len(members) == 1:
                 members[0].answer.set_exception(error)
                 return
             for member in members:
-                self._answer(model, [member])
+                self._answer([member])
             return
         for member, one in zip(members, scored, strict=True):
             member.answer.set_result(one)
 
-    def _together(self, model: LoadedModel, members: list[_Member]) -> list[Scored]:
+    def _together(self, members: list[_Member]) -> list[Scored]:
+        first = members[0]
         if len(members) == 1:
-            return [self._alone(model, members[0].asked, members[0].deadline)]
-        batch, clock = join([member.asked for member in members]), members[0].deadline.clock
+            return [self._alone(first.model, first.asked, first.deadline)]
+        batch, clock = join([member.asked for member in members]), first.deadline.clock
         began_s = clock.monotonic_s()
-        scores_NT = model.score(batch, len(batch))
-        model.cost.took(len(batch), clock.monotonic_s() - began_s)
+        scores_NT = first.model.score(batch, len(batch))
+        first.model.cost.took(len(batch), clock.monotonic_s() - began_s)
         parts, end = [], 0
         for member in members:
             begin, end = end, end + len(member.asked)

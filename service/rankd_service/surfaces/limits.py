@@ -12,7 +12,7 @@ from itertools import count
 from secrets import token_hex
 from typing import Any
 
-from rankd_service.admission.limiter import Partition
+from rankd_service.domain import Partition
 from rankd_service.errors import InvalidRequest, RejectReason, RequestTooLarge, UnsupportedMedia
 from rankd_service.settings import LimitSettings
 

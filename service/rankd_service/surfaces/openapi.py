@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
-from rankd_service.admission.limiter import Partition
+from rankd_service.domain import Partition
 from rankd_service.settings import LimitSettings
 from rankd_service.surfaces.request import RankBody
 from rankd_service.surfaces.schemas import ErrorAnswer, RankAnswer

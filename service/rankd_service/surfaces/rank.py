@@ -13,7 +13,7 @@ from typing import Any
 
 from rankd_service.admission.limiter import Limiter
 from rankd_service.deadline import Clock, Deadline
-from rankd_service.domain import Stage
+from rankd_service.domain import Partition, Stage
 from rankd_service.errors import RejectReason, RequestError, ServiceError, Unavailable
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.pipeline import RankPipeline
@@ -132,13 +132,15 @@ class RankEndpoint:
             permit = await self._limiter.enter(partition, exchange.started_s + allowed_s)
         answered = False
         try:
-            answer = await self._rank_admitted(exchange, body, in_header_ms)
+            answer = await self._rank_admitted(exchange, body, in_header_ms, partition)
             answered = True
         finally:
             permit.leave(counts=answered)
         return answer
 
-    async def _rank_admitted(self, exchange: _Exchange, body: bytes, in_header_ms: float | None) -> bytes:
+    async def _rank_admitted(
+        self, exchange: _Exchange, body: bytes, in_header_ms: float | None, partition: Partition
+    ) -> bytes:
         times = exchange.times
         model = self._pipeline.find(exchange.model, exchange.version)
         with times(Stage.PARSE):
@@ -146,7 +148,7 @@ class RankEndpoint:
             allowed_s, cut = deadline_s(in_header_ms, parsed.deadline_ms, self._limits)
         exchange.metrics.candidates.observe(len(parsed.request.candidates))
         deadline = Deadline(self._clock, exchange.started_s + allowed_s)
-        slate = await self._pipeline.rank(model, parsed.request, deadline, times)
+        slate = await self._pipeline.rank(model, parsed.request, deadline, times, partition)
         with times(Stage.SERIALIZE):
             took_s = self._clock.monotonic_s() - exchange.started_s
             answer = encode_slate(parsed.request, slate, took_s, times.seconds if parsed.timing else None)

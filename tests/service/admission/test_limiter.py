@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from rankd_service.admission.limit import GradientLimit
-from rankd_service.admission.limiter import Limiter, Partition, Permit
+from rankd_service.admission.limiter import Limiter, Permit
+from rankd_service.domain import Partition
 from rankd_service.errors import RejectReason, Unavailable
 from tests.support.clock import JumpingClock
 

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rankd_service.admission.limit import GradientLimit
-from rankd_service.admission.limiter import Limiter, Partition, Permit
+from rankd_service.admission.limiter import Limiter, Permit
+from rankd_service.domain import Partition
 from rankd_service.settings import LimitSettings
 from rankd_service.surfaces.door import Door
 from rankd_service.telemetry import Telemetry
