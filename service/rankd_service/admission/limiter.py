@@ -121,10 +121,12 @@ class Limiter:
         return permit
 
     def _may_begin(self, partition: Partition) -> bool:
-        if self.under_way < self._limit.value:
-            return True
-        # At the limit, batch requests still have their share, so that live ones cannot starve them for ever.
-        return partition is Partition.BATCH and self._under_way[partition] < _BATCH_SHARE * self._limit.value
+        limit = self._limit.value
+        if partition is Partition.LIVE:
+            return self.under_way < limit
+        # The last place is kept for a live request, so that it need not wait for a batch one to leave. At the
+        # limit, batch requests still have their share, so that live ones cannot starve them for ever.
+        return self.under_way < limit - 1 or self._under_way[partition] < _BATCH_SHARE * limit
 
     def _permit(self, partition: Partition) -> Permit:
         self._under_way[partition] += 1

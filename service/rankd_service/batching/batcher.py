@@ -1,8 +1,9 @@
-"""Scores requests, one run of a graph in each turn of the event loop; small ones that are there share a run.
+"""Scores requests, one run of a graph at a time; small ones that are there share a run.
 
-A run takes about a millisecond in which the loop does nothing else. Were all whose features arrive in one
-turn scored in that turn, whoever comes meanwhile would wait for all of them, to be refused too. So there is
-one run a turn: between two runs the loop answers who was scored, reads what came, and sends away at the door.
+A run takes about a millisecond in which the event loop does nothing else. Were all whose features arrive in
+one turn of the loop scored in that turn, whoever comes meanwhile would wait for all of them, to be refused
+too. So between two runs the loop takes a few turns: it answers who was scored, reads what came, sends away at
+the door, and takes those who are let in as far as their read of features, which goes on beside the next run.
 A request that has the process to itself is scored at once.
 
 Who waits goes by priority and deadline, not by arrival: live requests first, though every tenth run is a
@@ -34,6 +35,7 @@ from rankd_service.telemetry import Telemetry
 __all__ = ["Batcher", "Scored"]
 
 _LIVE_IN_A_ROW = 9
+_TURNS_BETWEEN_RUNS = 3  # a head is read in the first, its task begins in the second and asks the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,7 @@ class Batcher:
         self._answer_s, self._telemetry = answer_s, telemetry
         self._waiting: list[_Member] = []
         self._live_in_a_row = 0
-        self._has_run = False  # in this turn of the loop
-        self._will_run = False  # in the next
+        self._turns_left = 0  # until there may be another run
 
     async def score(
         self,
@@ -75,43 +76,40 @@ class Batcher:
         partition: Partition = Partition.LIVE,
     ) -> Scored:
         """Score one request; `company` where others may be there within this turn of the event loop."""
-        loop = asyncio.get_running_loop()
-        if not (self._has_run or self._waiting or (company and self._is_small(asked))):
-            self._has_run = True
-            loop.call_soon(self._turn_over)
+        if not (self._turns_left or self._waiting or (company and self._is_small(asked))):
+            self._wait_turns(_TURNS_BETWEEN_RUNS)
             return self._alone(model, asked, deadline)
-        member = _Member(model, asked, deadline, partition, loop.create_future())
+        member = _Member(model, asked, deadline, partition, asyncio.get_running_loop().create_future())
         self._waiting.append(member)
-        self._run_in_next_turn()
+        if not self._turns_left:
+            self._wait_turns(1)
         return await member.answer
 
     def _is_small(self, asked: Batch) -> bool:
         return len(asked) <= self._most_candidates
 
-    def _run_in_next_turn(self) -> None:
-        if not self._will_run:
-            self._will_run = True
-            asyncio.get_running_loop().call_soon(self._run)
+    def _wait_turns(self, turns: int) -> None:
+        self._turns_left = turns
+        asyncio.get_running_loop().call_soon(self._turn_over)
 
     def _turn_over(self) -> None:
-        self._has_run = False
+        self._turns_left -= 1
+        if self._turns_left:
+            asyncio.get_running_loop().call_soon(self._turn_over)
+        else:
+            self._run()
 
     def _run(self) -> None:
         """Score who is first, alone or with others, and come back for the rest."""
-        self._will_run = False
         self._waiting = [member for member in self._waiting if not member.answer.done()]
         if not self._waiting:
             return
         members = self._first()
-        self._has_run = True
         if len(members) > 1 or self._is_small(members[0].asked):
             rows = sum(len(member.asked) for member in members)
             self._telemetry.model(members[0].model.card.name).batched(len(members), rows)
         self._answer(members)
-        # Behind the tasks of those who were answered just now, so that they answer before the next run.
-        asyncio.get_running_loop().call_soon(self._turn_over)
-        if self._waiting:
-            self._run_in_next_turn()
+        self._wait_turns(_TURNS_BETWEEN_RUNS)
 
     def _first(self) -> list[_Member]:
         """Take who is scored now off those who wait: the first, and whoever fits beside it."""

@@ -54,6 +54,24 @@ def test_up_to_the_limit_enter_at_once_and_the_next_when_one_leaves() -> None:
     run(scenario)
 
 
+def test_the_last_place_is_a_live_requests() -> None:
+    async def scenario() -> None:
+        limiter, clock = a_limiter(3)
+        soon = clock.monotonic_s() + 1
+        first = await limiter.enter(BATCH, soon)
+        await limiter.enter(BATCH, soon)
+        third = asyncio.create_task(limiter.enter(BATCH, soon))
+        await settle()
+        assert not third.done()
+        await limiter.enter(LIVE, soon)
+        first.leave(counts=True)
+        await settle()
+        assert not third.done(), "with a live one inside, two are under way, and the last place is kept"
+        assert limiter.refusal(LIVE, 1.0) is None
+
+    run(scenario)
+
+
 def test_those_who_wait_enter_in_order() -> None:
     async def scenario() -> None:
         limiter, clock = a_limiter(1)

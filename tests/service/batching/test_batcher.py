@@ -18,6 +18,7 @@ from rankd_contract.schema_file import parse_schema
 from rankd_contract.signature import ROW
 from rankd_service.batching.batcher import Batcher, Scored
 from rankd_service.deadline import Deadline
+from rankd_service.domain import Partition
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.loader import load_current
 from rankd_service.settings import BatchingSettings
@@ -51,11 +52,17 @@ class Bench:
         self.telemetry.serve(self.model.card, self.model.assembler.views)
         self.batcher = Batcher(BatchingSettings(**settings), 0.001, self.telemetry)
 
-    def ask(self, tensors: Tensors, left_s: float = 1.0, *, company: bool = True) -> asyncio.Task[Scored]:
+    def ask(
+        self,
+        tensors: Tensors,
+        left_s: float = 1.0,
+        *,
+        company: bool = True,
+        partition: Partition = Partition.LIVE,
+    ) -> asyncio.Task[Scored]:
         deadline = Deadline(self.clock, self.clock.monotonic_s() + left_s)
-        return asyncio.create_task(
-            self.batcher.score(self.model, batch_of(tensors), deadline, company=company)
-        )
+        how: dict[str, Any] = {"company": company, "partition": partition}
+        return asyncio.create_task(self.batcher.score(self.model, batch_of(tensors), deadline, **how))
 
     def alone(self, tensors: Tensors) -> NDArray[np.float32]:
         return self.model.score(batch_of(tensors), len(tensors[ROW]))
@@ -203,9 +210,69 @@ def test_alone_a_request_is_scored_at_once(
             task = bench.ask(tensors, company=company)
             await asyncio.sleep(0)
             assert task.done(), "it waited for a turn"
+            await settle()
 
     run(scenario)
     assert bench.counted("requests") == [0, 0]
+
+
+def test_between_two_runs_the_loop_does_what_else_there_is(tmp_path: Path) -> None:
+    """Whoever comes while requests are scored is heard after one run, not after all of them."""
+    bench = Bench(tmp_path, echo)
+    log: list[str] = []
+
+    async def one(at: int, tensors: Tensors) -> None:
+        await bench.ask(tensors)
+        log.append(f"answer {at}")
+
+    async def others() -> None:
+        """What takes a turn for each of its steps: a head is read, its task begins, it asks the store."""
+        while len(log) < 20:
+            await asyncio.sleep(0)
+            log.append("other")
+
+    async def scenario() -> None:
+        tasks = [asyncio.create_task(one(at, t)) for at, t in enumerate(requests([60, 70, 80, 90]))]
+        await asyncio.gather(others(), *tasks)
+
+    run(scenario)
+    answers = [at for at, what in enumerate(log) if what.startswith("answer")]
+    assert [log[at] for at in answers] == ["answer 0", "answer 1", "answer 2", "answer 3"]
+    assert all("other" in log[a:b] for a, b in itertools.pairwise(answers))
+
+
+def test_live_requests_go_first_and_batch_ones_are_not_forgotten(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo)
+    order: list[Partition] = []
+
+    async def one(tensors: Tensors, partition: Partition, left_s: float) -> None:
+        await bench.ask(tensors, left_s, partition=partition)
+        order.append(partition)
+
+    async def scenario() -> None:
+        (tensors,) = requests([60])
+        batch = [one(tensors, Partition.BATCH, 1.0) for _ in range(4)]
+        live = [one(tensors, Partition.LIVE, 5.0) for _ in range(30)]
+        await asyncio.gather(*batch, *live)
+
+    run(scenario)
+    # The very first was alone when it came, and was scored at once.
+    assert [at for at, partition in enumerate(order) if partition is Partition.BATCH] == [0, 10, 20, 30]
+
+
+def test_of_those_who_wait_the_earliest_deadline_goes_first(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo)
+    left_s, order = [9.0, 3.0, 7.0, 1.0, 5.0], list[float]()
+
+    async def one(tensors: Tensors, left_s: float) -> None:
+        await bench.ask(tensors, left_s)
+        order.append(left_s)
+
+    async def scenario() -> None:
+        await asyncio.gather(*(one(t, s) for t, s in zip(requests([60] * 5), left_s, strict=True)))
+
+    run(scenario)
+    assert order == [9.0, 1.0, 3.0, 5.0, 7.0], "but for the first, who was alone"
 
 
 def test_a_batch_is_closed_by_rows(tmp_path: Path) -> None:
