@@ -35,6 +35,7 @@ from rankd_service.gauges import CrewGauges
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.listener import listen
+from rankd_service.loop_watch import LoopWatch
 from rankd_service.pipeline import RankPipeline
 from rankd_service.plan import Plan
 from rankd_service.server import DrainingServer
@@ -97,7 +98,7 @@ def wire(
         feed = open_feed(url, store, near, settings.redis, clock)
     pipeline = RankPipeline(registry, store, telemetry, settings, clock)
     bundles = BundleWatch(registry, near, feed, telemetry, settings)
-    lifecycle = Lifecycle(bundles, store, feed, settings, crew)
+    lifecycle = Lifecycle(bundles, store, feed, settings, LoopWatch(telemetry.loop_lag.observe), crew)
     telemetry.watch_crew(lifecycle.crew)
 
     @asynccontextmanager

@@ -16,6 +16,7 @@ from rankd_service.bundle_watch import BundleWatch
 from rankd_service.features.change_feed import Feed
 from rankd_service.features.store import FeatureStore
 from rankd_service.gauges import CrewGauges
+from rankd_service.loop_watch import LoopWatch
 from rankd_service.settings import Settings
 
 __all__ = ["Lifecycle", "State"]
@@ -54,11 +55,12 @@ class Lifecycle:
         store: FeatureStore,
         feed: Feed | None,
         settings: Settings,
+        watch: LoopWatch,
         crew: CrewGauges | None = None,
     ) -> None:
         """Keep the parts; nothing is started yet. Without a `crew` this is the only process that serves."""
         self._bundles, self._store, self._feed = bundles, store, feed
-        self._settings = settings
+        self._settings, self._watch = settings, watch
         self.crew = crew or _Alone(self)
         self.state = State.STARTING
         self._stopping = asyncio.Event()
@@ -66,6 +68,7 @@ class Lifecycle:
 
     def start(self) -> None:
         """Begin to load the models, and to follow what is published."""
+        self._watch.start()
         self._models = asyncio.create_task(self._serve_models())
 
     @property
@@ -87,6 +90,7 @@ class Lifecycle:
         """Finish loading, then close the store."""
         self.state = State.DRAINING
         self._stopping.set()
+        self._watch.stop()
         if self._models is not None:
             await asyncio.wait({self._models})
         if self._feed is not None:

@@ -140,6 +140,12 @@ class Telemetry:
             buckets=_LATENCY_S,
             registry=registry,
         )
+        self.loop_lag = Histogram(
+            "rankd_loop_lag_seconds",
+            "How late the event loop came to what was due, looked at four times a second.",
+            buckets=_LATENCY_S,
+            registry=registry,
+        )
         self.model_info = Gauge(
             "rankd_model_info",
             "1 for each model version that is served.",
