@@ -36,6 +36,7 @@ from rankd_service.inference.registry import ModelRegistry
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.listener import listen
 from rankd_service.loop_watch import LoopWatch
+from rankd_service.memory import MemoryWatch, Pressure, used_share
 from rankd_service.pipeline import RankPipeline
 from rankd_service.plan import Plan
 from rankd_service.server import DrainingServer
@@ -98,7 +99,17 @@ def wire(
         feed = open_feed(url, store, near, settings.redis, clock)
     pipeline = RankPipeline(registry, store, telemetry, settings, clock)
     bundles = BundleWatch(registry, near, feed, telemetry, settings)
-    lifecycle = Lifecycle(bundles, store, feed, settings, LoopWatch(telemetry.loop_lag.observe), crew)
+    limiter = Limiter(_limit(settings.limits), clock, settings.limits.max_waiting)
+    telemetry.watch_limiter(limiter)
+    memory = MemoryWatch(used_share(settings.server.memory_mb))
+    telemetry.watch_memory(memory)
+
+    def look(late_s: float) -> None:
+        telemetry.loop_lag.observe(late_s)
+        memory.look()
+        limiter.restrained = memory.pressure > Pressure.NONE
+
+    lifecycle = Lifecycle(bundles, store, feed, settings, LoopWatch(look), memory, crew)
     telemetry.watch_crew(lifecycle.crew)
 
     @asynccontextmanager
@@ -117,14 +128,12 @@ def wire(
         redoc_url=None,
         redirect_slashes=False,  # a redirect would repeat whatever Host the request named
     )
-    limiter = Limiter(_limit(settings.limits), clock, settings.limits.max_waiting)
-    telemetry.watch_limiter(limiter)
     endpoint = RankEndpoint(pipeline, lifecycle, limiter, telemetry, settings.limits, clock)
     add_routes(app, pipeline, endpoint)
     app.include_router(health_routes(lifecycle, exposition or _own_metrics(telemetry)))
     document(app, settings.limits)
     app.middleware_stack = RankFirst(app.build_middleware_stack(), endpoint)
-    return Service(app, lifecycle, telemetry, clock, Door(limiter, settings.limits, telemetry))
+    return Service(app, lifecycle, telemetry, clock, Door(limiter, settings.limits, telemetry, memory))
 
 
 def _own_metrics(telemetry: Telemetry) -> Exposition:

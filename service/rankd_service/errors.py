@@ -67,6 +67,7 @@ class RejectReason(StrEnum):
     HEADERS = "headers"
     SLOW = "slow"
     CONNECTIONS = "connections"
+    MEMORY = "memory"
 
 
 class StoreErrorKind(StrEnum):

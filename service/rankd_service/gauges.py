@@ -12,6 +12,7 @@ __all__ = [
     "CrewCollector",
     "CrewGauges",
     "LimiterGauges",
+    "MemoryGauges",
     "NearCacheCollector",
     "NearGauges",
     "StoreGauges",
@@ -48,6 +49,14 @@ class LimiterGauges(Protocol):
     @property
     def waiting(self) -> int:
         """Requests that wait."""
+
+
+class MemoryGauges(Protocol):
+    """What is known of the process's memory."""
+
+    @property
+    def share(self) -> float:
+        """Share of what is allowed; 0 where there is no limit."""
 
 
 class NearGauges(Protocol):

@@ -17,12 +17,17 @@ from rankd_service.features.change_feed import Feed
 from rankd_service.features.store import FeatureStore
 from rankd_service.gauges import CrewGauges
 from rankd_service.loop_watch import LoopWatch
+from rankd_service.memory import MemoryWatch, Pressure
 from rankd_service.settings import Settings
 
 __all__ = ["Lifecycle", "State"]
 
 _PING_S = 0.1
 _MOST_NAMED = 20
+_MEMORY = {
+    Pressure.HIGH: "connections are closed after their answers",
+    Pressure.CRITICAL: "ranking requests are refused",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -56,11 +61,12 @@ class Lifecycle:
         feed: Feed | None,
         settings: Settings,
         watch: LoopWatch,
+        memory: MemoryWatch,
         crew: CrewGauges | None = None,
     ) -> None:
         """Keep the parts; nothing is started yet. Without a `crew` this is the only process that serves."""
         self._bundles, self._store, self._feed = bundles, store, feed
-        self._settings, self._watch = settings, watch
+        self._settings, self._watch, self._memory = settings, watch, memory
         self.crew = crew or _Alone(self)
         self.state = State.STARTING
         self._stopping = asyncio.Event()
@@ -80,6 +86,11 @@ class Lifecycle:
     def draining(self) -> bool:
         """Whether requests that come now are sent elsewhere."""
         return self.state is State.DRAINING
+
+    @property
+    def closes_connections(self) -> bool:
+        """Whether a connection is closed after its answer."""
+        return self.draining or self._memory.pressure > Pressure.NONE
 
     def drain(self) -> None:
         """Take no more requests; those under way are finished."""
@@ -110,6 +121,8 @@ class Lifecycle:
             missing.append("models: none loaded yet" if self.state is State.STARTING else none)
         if not store_up:
             missing.append("store: not answering; answers are degraded")
+        if self._memory.pressure is not Pressure.NONE:
+            missing.append(f"memory: {self._memory.share:.0%} used; {_MEMORY[self._memory.pressure]}")
         missing += self.crew.missing()
         standings = self.crew.standings()
         return Readiness(

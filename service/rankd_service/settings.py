@@ -107,6 +107,11 @@ class ServerSettings(_Section):
     drain_s: int = Field(
         default=25, ge=0, le=_A_DAY_S, description="After that, how long requests under way are waited for."
     )
+    memory_mb: float | None = Field(
+        default=None,
+        gt=0,
+        description="Memory of each process, mapped weights not counted; left out, the control group's limit.",
+    )
     log_level: LogLevel = Field(
         default=LogLevel.INFO, description="The least important record that is written."
     )

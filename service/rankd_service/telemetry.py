@@ -20,6 +20,7 @@ from rankd_service.gauges import (
     CrewCollector,
     CrewGauges,
     LimiterGauges,
+    MemoryGauges,
     NearCacheCollector,
     NearGauges,
     StoreGauges,
@@ -200,6 +201,13 @@ class Telemetry:
             ("rankd_queue_depth", "Requests that wait to be admitted.", lambda: limiter.waiting),
         ):
             Gauge(name, meaning, registry=self.registry).set_function(read)
+
+    def watch_memory(self, memory: MemoryGauges) -> None:
+        """Expose how much of its memory the process has used, as it was when it was last looked at."""
+        used = Gauge(
+            "rankd_memory_used_ratio", "Share of the memory allowed; 0: no limit.", registry=self.registry
+        )
+        used.set_function(lambda: memory.share)
 
     def watch_near_caches(self, caches: NearGauges) -> None:
         """Expose how many item rows were near at hand, as it is when metrics are read."""

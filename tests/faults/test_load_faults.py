@@ -348,6 +348,35 @@ def test_callers_that_hang_up_anywhere_leave_nothing_behind_and_hurt_nobody(smal
         assert time.monotonic() < give_up_s, dict(zip(left, found, strict=True))
 
 
+@pytest.mark.fault("E11")
+def test_a_process_without_memory_to_spare_refuses_and_answers_its_probes(tmp_path: Path) -> None:
+    """Told that it may take less than it has, as after a leak; told that it may take enough, it serves."""
+    publish_bundle(tmp_path / "models", graph=echo)
+    body = {"user": "1", "item_ids": ITEMS[:5]}
+    for allowed_mb, status in ((10, 503), (4000, 200)):
+        settings: dict[str, dict[str, object]] = {
+            "models": {"repository": str(tmp_path / "models")},
+            "server": {"memory_mb": allowed_mb},
+        }
+        with (
+            Valkey(tmp_path) as store,
+            service_process(tmp_path, settings, REDIS_URL=store.url) as service,
+            httpx.Client(base_url=service.address, timeout=10) as client,
+        ):
+            give_up_s = time.monotonic() + 10
+            while not samples(client.get("/metrics").text)["rankd_memory_used_ratio"]:
+                assert time.monotonic() < give_up_s, "nobody looked"
+            answer = client.post(PATH, json=body)
+            assert answer.status_code == status, answer.text
+            short = status == 503
+            if short:
+                assert answer.json()["error"]["code"] == "MEMORY"
+                assert int(answer.headers["retry-after"]) >= 1
+            assert client.get("/livez").status_code == 200
+            missing = client.get("/readyz").json()["missing"]
+            assert any("ranking requests are refused" in line for line in missing) is short
+
+
 @pytest.mark.fault("E10")
 def test_after_the_loop_was_blocked_deadlines_hold_and_the_service_is_as_before(small: Small) -> None:
     small.store.block_s = 0.2

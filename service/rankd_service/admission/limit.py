@@ -47,6 +47,11 @@ class GradientLimit:
         return int(self._least if self._to_measure else self._limit)
 
     @property
+    def least(self) -> int:
+        """How many may be under way whatever happens."""
+        return int(self._least)
+
+    @property
     def latency_s(self) -> float:
         """What a request takes, on average over the last hundred or so; 0 before the first."""
         return self._latency_s

@@ -53,6 +53,7 @@ class Limiter:
         self._limit, self._clock, self._most_waiting, self._share = limit, clock, most_waiting, share
         self._under_way = dict.fromkeys(Partition, 0)
         self._waiting: dict[Partition, deque[asyncio.Future[Permit | None]]] = {p: deque() for p in Partition}
+        self.restrained = False
         self._interval_s = 0.0
         self._last_left_s: float | None = None
 
@@ -68,8 +69,8 @@ class Limiter:
 
     @property
     def value(self) -> int:
-        """The limit as it is now."""
-        return self._limit.value
+        """The limit as it is now; the least there is while `restrained`."""
+        return self._limit.least if self.restrained else self._limit.value
 
     def refusal(self, partition: Partition, left_s: float, ahead: int = 0) -> Unavailable | None:
         """Return why a request that has so much time left would be sent away now, or None.
@@ -80,14 +81,14 @@ class Limiter:
         if not places and self._may_begin(partition):
             return None
         if left_s <= 0:
-            return self._unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline passed before its turn")
+            return self.unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline passed before its turn")
         if places >= self._most_waiting:
-            return self._unavailable(RejectReason.QUEUE_FULL, "too many requests are waiting already")
+            return self.unavailable(RejectReason.QUEUE_FULL, "too many requests are waiting already")
         # Before anybody waited, answers are as far apart as those under way make them.
         interval_s = min(self._interval_s, self._limit.latency_s) or self._limit.latency_s / self._limit.value
         expected_s = (places + 1) * interval_s + self._limit.latency_s
         if _MARGIN * expected_s > left_s:
-            return self._unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline would pass in the queue")
+            return self.unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline would pass in the queue")
         return None
 
     async def enter(self, partition: Partition, expires_s: float) -> Permit:
@@ -117,11 +118,11 @@ class Limiter:
             if turn in queue:
                 queue.remove(turn)
         if permit is None:
-            raise self._unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline passed in the queue")
+            raise self.unavailable(RejectReason.DEADLINE_INFEASIBLE, "the deadline passed in the queue")
         return permit
 
     def _may_begin(self, partition: Partition) -> bool:
-        limit = self._limit.value
+        limit = self.value
         if partition is Partition.LIVE:
             return self.under_way < limit
         # The last place is kept for a live request, so that it need not wait for a batch one to leave. At the
@@ -158,7 +159,8 @@ class Limiter:
                 if not turn.done():
                     turn.set_result(self._permit(partition))
 
-    def _unavailable(self, reason: RejectReason, message: str) -> Unavailable:
+    def unavailable(self, reason: RejectReason, message: str) -> Unavailable:
+        """Return a refusal that says when to ask again, not the same for all."""
         return Unavailable(reason, f"{message}; ask again later, or another instance", self._share(1.0, 3.0))
 
 

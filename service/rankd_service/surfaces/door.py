@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Mapping
 
 from rankd_service.admission.limiter import Limiter
-from rankd_service.errors import InvalidRequest
+from rankd_service.errors import InvalidRequest, RejectReason
+from rankd_service.memory import MemoryWatch, Pressure
 from rankd_service.settings import LimitSettings
 from rankd_service.surfaces.errors import refusal, refusal_body
 from rankd_service.surfaces.limits import deadline_s, header_deadline_ms, header_partition, request_id
@@ -28,9 +29,11 @@ _HEAD = (
 class Door:
     """Looks at the heads of ranking requests. What is odd about one is for those inside to object to."""
 
-    def __init__(self, limiter: Limiter, limits: LimitSettings, telemetry: Telemetry) -> None:
+    def __init__(
+        self, limiter: Limiter, limits: LimitSettings, telemetry: Telemetry, memory: MemoryWatch
+    ) -> None:
         """Keep the parts."""
-        self._limiter, self._limits = limiter, limits
+        self._limiter, self._limits, self._memory = limiter, limits, memory
         self._metrics = telemetry.model(UNKNOWN_MODEL)
         self._let_in = 0  # in this turn of the loop: their tasks have not begun, so the queue lacks them
 
@@ -41,12 +44,18 @@ class Door:
 
         `waited_s` of its time may have passed before anybody heard it.
         """
-        if not self._limiter.waiting or method != b"POST" or not path.startswith(_RANKING):
+        short = self._memory.pressure is Pressure.CRITICAL
+        if not (short or self._limiter.waiting) or method != b"POST" or not path.startswith(_RANKING):
             return None
         try:
             allowed_s, _ = deadline_s(header_deadline_ms(headers), None, self._limits)
             left_s = allowed_s - waited_s
-            why_not = self._limiter.refusal(header_partition(headers), left_s, ahead=self._let_in)
+            partition = header_partition(headers)
+            why_not = (
+                self._limiter.unavailable(RejectReason.MEMORY, "this process has used up its memory")
+                if short
+                else self._limiter.refusal(partition, left_s, ahead=self._let_in)
+            )
         except InvalidRequest:
             return None
         if why_not is None:

@@ -20,6 +20,7 @@ class Merge(StrEnum):
 _MERGES = {
     "process_max_fds": Merge.LEAST,
     "process_start_time_seconds": Merge.LEAST,
+    "rankd_memory_used_ratio": Merge.MOST,
     "rankd_model_info": Merge.MOST,
     "rankd_worker_connections": Merge.WHOLE,
     "rankd_worker_restarts": Merge.WHOLE,

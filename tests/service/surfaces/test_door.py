@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from rankd_service.admission.limit import GradientLimit
 from rankd_service.admission.limiter import Limiter, Permit
 from rankd_service.domain import Partition
+from rankd_service.memory import MemoryWatch
 from rankd_service.settings import LimitSettings
 from rankd_service.surfaces.door import Door
 from rankd_service.telemetry import Telemetry
@@ -28,7 +29,7 @@ async def overloaded(takes_s: float = 0.010) -> tuple[Door, asyncio.Task[Permit]
     await limiter.enter(Partition.LIVE, clock.monotonic_s() + 10)
     waits = asyncio.create_task(limiter.enter(Partition.LIVE, clock.monotonic_s() + 10))
     await asyncio.sleep(0)
-    return Door(limiter, LimitSettings(), Telemetry(CollectorRegistry())), waits
+    return Door(limiter, LimitSettings(), Telemetry(CollectorRegistry()), MemoryWatch(lambda: 0.0)), waits
 
 
 def run(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -71,7 +72,7 @@ def test_what_waited_longer_than_it_had_time_is_not_let_in() -> None:
 def test_while_nobody_waits_everybody_is_let_in() -> None:
     async def scenario() -> None:
         limiter = Limiter(GradientLimit(1, 1, 1), JumpingClock(), 256)
-        door = Door(limiter, LimitSettings(), Telemetry(CollectorRegistry()))
+        door = Door(limiter, LimitSettings(), Telemetry(CollectorRegistry()), MemoryWatch(lambda: 0.0))
         assert door(b"POST", PATH, {b"x-deadline-ms": b"1"}, 5.0) is None
 
     run(scenario)
