@@ -110,7 +110,7 @@ class ServerSettings(_Section):
     memory_mb: float | None = Field(
         default=None,
         gt=0,
-        description="Memory of each process, mapped weights not counted; left out, the control group's limit.",
+        description="Memory of each process less mapped weights; left out, the control group's limit.",
     )
     log_level: LogLevel = Field(
         default=LogLevel.INFO, description="The least important record that is written."
