@@ -33,20 +33,14 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from bench.export import build, microseconds, request_of, schema_of, schema_text, session, tensors
+from bench.export import build, microseconds, request_of, schema_of, session, tensors
 from bench.serving import machine
+from bench.untrained import USERS, fill, packed, published
 from rankd.load.bodies import zipf_shares
-from rankd_contract.bundle import publish
-from rankd_contract.encoding import Block
-from rankd_contract.keys import entity_hashes, key_prefix
-from rankd_contract.manifest import GOLDEN, GRAPH, ITEM_PART, REST, SCHEMA, BundleManifest
-from rankd_contract.packing import RowFormat
 from rankd_contract.schema import Entity, FeatureSchema
-from rankd_contract.signature import SCORES, inputs, outputs
-from rankd_export.golden import to_npz
-from rankd_export.graph import OPSET, to_onnx
-from rankd_export.item_part import ItemPart, split
-from rankd_export.parity import run_onnx
+from rankd_contract.signature import SCORES
+from rankd_export.graph import to_onnx
+from rankd_export.item_part import split
 from rankd_service.app import near_caches, open_feed, open_store
 from rankd_service.deadline import Deadline, SystemClock
 from rankd_service.domain import Candidates, RankRequest, User
@@ -96,16 +90,17 @@ def main() -> None:
         (options.out / "item-parts.md").write_text(page(report), encoding="utf-8")
 
 
-def cut(name: str) -> tuple[FeatureSchema, onnx.ModelProto, ItemPart | None]:
-    """Export a model with random weights, whole and in two."""
+def exported(name: str) -> tuple[FeatureSchema, onnx.ModelProto]:
+    """Export a model with random weights, as it is served."""
     schema = schema_of(name)
     graph = to_onnx(build(name, schema), schema, tensors(request_of(schema, 6, 3, seed=1)))
-    return schema, graph, split(graph)
+    return schema, graph
 
 
 def of_graph(name: str) -> Iterator[dict[str, Any]]:
     """Time one model's graph whole and as the rest of it, parts taken from a table by Zipf's law."""
-    schema, graph, made = cut(name)
+    schema, graph = exported(name)
+    made = split(graph)
     if made is None:
         return
     request = request_of(schema, CANDIDATES, 1, seed=3)
@@ -172,14 +167,13 @@ class Way:
 
 async def under_traffic(items: int, seconds: float) -> dict[str, Any]:
     """Rank for all ways in turns, from cold, over one store that somebody rewrites."""
-    schema, graph, made = cut("mlcc")
-    assert made is not None
+    schema, graph = exported("mlcc")
     with (
         tempfile.TemporaryDirectory(prefix="rankd-") as folder,
         EmbeddedStore(Path(folder) / "store") as store,
     ):
         repository = Path(folder) / "bundles"
-        published(repository, schema, graph, made)
+        published(repository, "mlcc", schema, graph)
         fill(store.url, schema, items)
         ways = {name: open_way(repository, store.url, *kept) for name, kept in WAYS.items()}
         stop = threading.Event()
@@ -208,7 +202,7 @@ async def rank_in_turns(ways: Mapping[str, Way], items: int, seconds: float) -> 
         drawn = np.searchsorted(edges, rng.random(4 * CANDIDATES))
         _, first = np.unique(drawn, return_index=True)
         ids = [f"i{n}" for n in drawn[np.sort(first)[:CANDIDATES]].tolist()]
-        request = RankRequest("bench", User(f"u{rng.integers(1000)}"), Candidates(ids), top_k=10)
+        request = RankRequest("bench", User(f"u{rng.integers(USERS)}"), Candidates(ids), top_k=10)
         order.append(order.pop(0))
         for way in order:
             model = way.pipeline.find("mlcc", None)
@@ -248,56 +242,6 @@ def open_way(repository: Path, url: str, near_mb: float, parts_mb: float) -> Way
     models.publish([model])
     pipeline = RankPipeline(models, store, telemetry, settings, clock)
     return Way(pipeline, near, open_feed(url, store, near, settings.redis, clock), store, [])
-
-
-def published(repository: Path, schema: FeatureSchema, graph: onnx.ModelProto, made: ItemPart) -> None:
-    """Publish a bundle as `rankd export` does, of weights that were never trained."""
-    golden = [request_of(schema, n, 1, seed=n) for n in (1, 7, 100)]
-    manifest = BundleManifest(
-        model="mlcc",
-        version=0,
-        architecture="mlcc",
-        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        schema_fingerprint=f"{schema.fingerprint:016x}",
-        tasks=tuple(t.name for t in schema.tasks),
-        fusion={t.name: 1.0 for t in schema.tasks},
-        inputs=inputs(schema),
-        outputs=outputs(schema),
-        opset=OPSET,
-        golden_tolerance=1e-5,
-    )
-    files = {
-        GRAPH: graph.SerializeToString(),
-        ITEM_PART: made.item.SerializeToString(),
-        REST: made.rest.SerializeToString(),
-        SCHEMA: schema_text("mlcc").encode(),
-        GOLDEN: to_npz(golden, [scores for _, scores in run_onnx(graph, golden)]),
-    }
-    publish(repository, manifest, files)
-
-
-def fill(url: str, schema: FeatureSchema, items: int) -> None:
-    """Write a row for every item and for a thousand users."""
-    store = open_bulk(url, 30.0)
-    for entity, count in ((Entity.USER, 1000), (Entity.ITEM, items)):
-        for start in range(0, count, 20_000):
-            store.send(*packed(schema, entity, range(start, min(count, start + 20_000)), seed=start), None)
-        store.drain()
-    store.close()
-
-
-def packed(
-    schema: FeatureSchema, entity: Entity, numbers: Sequence[int], seed: int
-) -> tuple[list[str], list[bytes]]:
-    """Keys and rows of entities by number, drawn at random."""
-    (view,) = schema.of(entity)
-    drawn = request_of(schema, len(numbers), len(numbers), seed)
-    block = Block(drawn[f"in_{entity.value}_ids"], drawn[f"in_{entity.value}_values"])
-    ids = [f"{entity.value[0]}{number}" for number in numbers]
-    times_ms = np.full(len(ids), int(time.time() * 1000), np.int64)
-    rows = RowFormat(schema, view).pack(block, entity_hashes(view, ids), times_ms)
-    prefix = key_prefix("rankd", schema, view)
-    return [prefix + one for one in ids], rows
 
 
 def rewrite(url: str, schema: FeatureSchema, items: int, stop: threading.Event) -> None:

@@ -33,6 +33,7 @@ from rich.table import Table
 
 from rankd.cli.process import free_port, serving
 from rankd_contract.bundle import open_current
+from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import SCORES
 from rankd_service.domain import Candidates, RankRequest, User
 from rankd_service.features.assemble import Assembler
@@ -200,16 +201,21 @@ def resident_mib(pid: int) -> float:
 
 async def model_inputs(home: Path, model: str, request: dict[str, Any]) -> dict[str, Any]:
     """Read the same rows and put the same batch together as the service does."""
-    assembler = Assembler(open_current(home / "bundles", model).schema, "rankd", clock_skew_s=300)
-    ranked = RankRequest("bench", User(request["user"]), Candidates(request["item_ids"]))
-    now_s = time.time()
+    schema = open_current(home / "bundles", model).schema
     with EmbeddedStore.attach_or_start(home / "store") as embedded:
-        patience = {"connect_timeout_s": 1.0, "read_timeout_s": 5.0}
-        store = RedisStore(RedisClient(embedded.url, connections=1, max_outstanding=1, **patience))
-        drafts = assembler.draft(ranked.user, ranked.candidates, now_s)
-        rows = await store.read(drafts.keys, budget_s=5.0)
-        await store.close()
-    context, overrides = assembler.context({}, now_s), assembler.overrides(ranked)
+        return await graph_inputs(schema, embedded.url, request)
+
+
+async def graph_inputs(schema: FeatureSchema, url: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What the service makes of a request and of the rows in a store."""
+    assembler, now_s = Assembler(schema, "rankd", clock_skew_s=300), time.time()
+    ranked = RankRequest("bench", User(request["user"]), Candidates(request["item_ids"]))
+    patience = {"connect_timeout_s": 1.0, "read_timeout_s": 5.0}
+    store = RedisStore(RedisClient(url, connections=1, max_outstanding=1, **patience))
+    drafts = assembler.draft(ranked.user, ranked.candidates, now_s)
+    rows = await store.read(drafts.keys, budget_s=5.0)
+    await store.close()
+    context, overrides = assembler.context(request.get("context", {}), now_s), assembler.overrides(ranked)
     return dict(assembler.assemble(drafts, context, overrides, rows, now_s).batch.tensors)
 
 
