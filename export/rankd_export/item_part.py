@@ -20,11 +20,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import helper, shape_inference
+from onnx import helper
 
 from rankd_contract.schema import Entity
 from rankd_contract.signature import SCORES, part_name
-from rankd_export.work import without_large_weights
+from rankd_export.work import shapes_at, without_large_weights
 
 __all__ = ["ItemPart", "difference", "split"]
 
@@ -32,6 +32,7 @@ Request = Mapping[str, NDArray[Any]]
 
 _ITEM = f"in_{Entity.ITEM.value}_"
 _ROWS = "N"
+_SIZES = (5, 7)
 # Its scale is that of all rows together, so a row is not what it would be alone.
 _MIXES_ROWS = frozenset({"DynamicQuantizeLinear"})
 
@@ -50,7 +51,7 @@ class ItemPart:
 
 def split(graph: onnx.ModelProto) -> ItemPart | None:
     """Cut a graph; None where nothing that rests on the item alone has a row a candidate."""
-    known = _values(graph)
+    rows = _rows(graph)
     item = _of_item(graph)
     constant = _constant(graph)
     made = {name: node for node in graph.graph.node for name in node.output}
@@ -62,14 +63,17 @@ def split(graph: onnx.ModelProto) -> ItemPart | None:
         if name in seen or name in constant or name not in made:
             continue
         seen.add(name)
-        if name in item and _is_row(known.get(name)):
+        if name in item and name in rows:
             parts.append(name)
         else:
             ahead += made[name].input
     if not parts:
         return None
     renamed = {name: part_name(k) for k, name in enumerate(parts)}
-    described = [_described(known[name], new) for name, new in renamed.items()]
+    described = [
+        helper.make_tensor_value_info(new, rows[name][0], [_ROWS, *rows[name][1]])
+        for name, new in renamed.items()
+    ]
     inputs = {value.name: value for value in graph.graph.input}
     scores = next(value for value in graph.graph.output if value.name == SCORES)
     return ItemPart(
@@ -77,7 +81,7 @@ def split(graph: onnx.ModelProto) -> ItemPart | None:
         rest=_between(
             graph, {**inputs, **{v.name: v for v in described}}, [scores], renamed, stop=renamed.values()
         ),
-        numbers=sum(math.prod(d.dim_value for d in _dims(value)[1:]) for value in described),
+        numbers=sum(math.prod(rows[name][1]) for name in parts),
     )
 
 
@@ -128,29 +132,19 @@ def _constant(graph: onnx.ModelProto) -> set[str]:
     return constant
 
 
-def _values(graph: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    """Types and shapes of all tensors, as far as onnx can tell."""
-    inferred = shape_inference.infer_shapes(without_large_weights(graph), data_prop=True).graph
-    return {value.name: value for value in (*inferred.input, *inferred.value_info, *inferred.output)}
+def _rows(graph: onnx.ModelProto) -> dict[str, tuple[int, list[int]]]:
+    """Element type and further dimensions of each tensor with one row a candidate, all of the same size.
 
-
-def _dims(value: onnx.ValueInfoProto) -> list[Any]:
-    return list(value.type.tensor_type.shape.dim)
-
-
-def _is_row(value: onnx.ValueInfoProto | None) -> bool:
-    """Whether a tensor has one row a candidate, all of the same size."""
-    if value is None or not _dims(value):
-        return False
-    rows, *others = _dims(value)
-    return rows.dim_param == _ROWS and all(dim.dim_value for dim in others)
-
-
-def _described(value: onnx.ValueInfoProto, name: str) -> onnx.ValueInfoProto:
-    of = value.type.tensor_type
-    return helper.make_tensor_value_info(
-        name, of.elem_type, [_ROWS, *(d.dim_value for d in of.shape.dim[1:])]
-    )
+    Seen at two numbers of candidates: names of dimensions get lost where onnx infers them.
+    """
+    slim = without_large_weights(graph)
+    one, other = (shapes_at(slim, candidates, users=3) for candidates in _SIZES)
+    found = {}
+    for name, (kind, dims) in one.items():
+        again = other[name][1]
+        if dims[:1] == [_SIZES[0]] and again == [_SIZES[1], *dims[1:]] and all(dims):
+            found[name] = (kind, dims[1:])
+    return found
 
 
 def _between(

@@ -17,7 +17,7 @@ from onnx import shape_inference
 from rankd_contract.schema import Entity
 from rankd_export.errors import GraphRefused
 
-__all__ = ["Work", "without_large_weights", "work_of"]
+__all__ = ["Work", "shapes_at", "without_large_weights", "work_of"]
 
 Shape = Sequence[int]
 _ITEM = f"in_{Entity.ITEM.value}_"
@@ -80,6 +80,14 @@ def _after(graph: onnx.ModelProto, names: set[str]) -> set[str]:
 
 def _count(slim: onnx.ModelProto, candidates: int, users: int) -> list[int]:
     """Multiply-adds of each node."""
+    found = shapes_at(slim, candidates, users)
+    shapes: dict[str, Shape] = {name: dims for name, (_, dims) in found.items()}
+    shapes.update({weight.name: list(weight.dims) for weight in slim.graph.initializer})
+    return [_of_node(node, shapes) for node in slim.graph.node]
+
+
+def shapes_at(slim: onnx.ModelProto, candidates: int, users: int) -> dict[str, tuple[int, list[int]]]:
+    """Element type and dimensions of each tensor for so many rows, as far as onnx can tell."""
     sized = onnx.ModelProto()
     sized.CopyFrom(slim)
     for value in (*sized.graph.input, *sized.graph.output):
@@ -87,11 +95,11 @@ def _count(slim: onnx.ModelProto, candidates: int, users: int) -> list[int]:
             if dim.dim_param:
                 dim.dim_value = {"N": candidates, "R": users}[dim.dim_param]
     inferred = shape_inference.infer_shapes(sized, data_prop=True).graph
-    shapes: dict[str, Shape] = {}
-    for value in (*inferred.input, *inferred.value_info, *inferred.output):
-        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-    shapes.update({weight.name: list(weight.dims) for weight in inferred.initializer})
-    return [_of_node(node, shapes) for node in inferred.node]
+    tensors = {
+        value.name: value.type.tensor_type
+        for value in (*inferred.input, *inferred.value_info, *inferred.output)
+    }
+    return {name: (t.elem_type, [dim.dim_value for dim in t.shape.dim]) for name, t in tensors.items()}
 
 
 def _of_node(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:

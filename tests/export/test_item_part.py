@@ -94,6 +94,16 @@ def test_what_is_linear_in_the_item_is_in_its_part_and_nothing_else(tmp_path: Pa
     assert "in_item_values" not in {value.name for value in made.rest.graph.input}
 
 
+@pytest.mark.parametrize("name", ["dnn", "dcnv2", "mlcc"])
+def test_layers_over_the_items_fields_are_in_its_part_and_nothing_is_done_twice(name: str) -> None:
+    torch.manual_seed(0)
+    graph = exported(registry.build(name, MIXED, {}))
+    made = cut(graph)
+    of_item, of_rest, of_both = (work_of(g).per_candidate for g in (made.item, made.rest, graph))
+    assert of_item > 0
+    assert of_item + of_rest == of_both
+
+
 class OfNobody(nn.Module):
     """Scores that no user has a part in, such as popularity."""
 
