@@ -6,7 +6,7 @@ Ids in over HTTP, features from the store, scores out as JSON, against `session.
 naive graph (one table a field, the user repeated for every candidate, the equations as they are printed) on
 the same features in this process: 500 candidates, in turns, one thread each. `uncached` keeps no row near at
 hand, `warm` has every item's, and its part of the scores. Both give the naive graph's scores, which is
-checked. The ratio counts, the microseconds depend on the machine.
+checked. The service has a core, store and caller another. The ratio counts, the microseconds depend on the machine.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import shlex
 import statistics
 import sys
@@ -78,6 +79,8 @@ def measured(name: str, rounds: int) -> Iterator[dict[str, Any]]:
     graph = to_onnx(model, schema, tensors(request_of(schema, 6, 3, seed=1)))
     naive = session(naive_onnx(Naive(model), request_of(schema, 6, 1, seed=1)))
     bodies = [body(seed) for seed in range(BODIES)]
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[-1]})  # with the store; where a scheduler moves them, times have two peaks
     with tempfile.TemporaryDirectory(prefix="rankd-") as folder, ExitStack() as stack:
         home = Path(folder)
         published(home / "bundles", name, schema, graph)
@@ -92,6 +95,7 @@ def measured(name: str, rounds: int) -> Iterator[dict[str, Any]]:
             }
             (home / way).mkdir()
             service = stack.enter_context(service_process(home / way, settings, REDIS_URL=store.url))
+            pin(service.process.pid, cores[0])
             port = urlsplit(service.address).port or 0
             sent = [json.dumps(asked).encode() for asked in bodies]
             asks = [Connection(port, f"/v1/rank/{name}", one).call for one in sent]
@@ -101,6 +105,7 @@ def measured(name: str, rounds: int) -> Iterator[dict[str, Any]]:
             for _ in range(3 * BODIES):  # from here on every item is near at hand, its part computed
                 call()
         found = [{way: p50_us(call, 2 * BODIES) for way, call in calls.items()} for _ in range(rounds)]
+    os.sched_setaffinity(0, set(cores))
     for way, target in zip(WAYS, TARGETS.get(name, (None, None)), strict=True):
         ratio = spread([one[way] / one["naive"] for one in found])
         row = {
@@ -113,6 +118,12 @@ def measured(name: str, rounds: int) -> Iterator[dict[str, Any]]:
         }
         console.print(row)
         yield row
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process, all its threads, on one core."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
 
 
 def body(seed: int) -> dict[str, Any]:
