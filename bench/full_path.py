@@ -6,7 +6,7 @@ Ids in over HTTP, features from the store, scores out as JSON, against `session.
 naive graph (one table a field, the user repeated for every candidate, the equations as they are printed) on
 the same features in this process: 500 candidates, in turns, one thread each. `uncached` keeps no row near at
 hand, `warm` has every item's, and its part of the scores. Both give the naive graph's scores, which is
-checked. The service has a core, store and caller another. The ratio counts, the microseconds depend on the machine.
+checked. The service has a core, store and caller another. Ratios count, microseconds depend on the machine.
 """
 
 from __future__ import annotations
