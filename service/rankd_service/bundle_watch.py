@@ -105,6 +105,21 @@ class BundleWatch:
         if changed:
             self._show()
 
+    async def warm(self, stopping: asyncio.Event) -> None:
+        """Load the newest other versions too, as a process that has served for longer has them."""
+        changed = False
+        for name, current in list(self._current.items()):
+            wanted = self._settings.models.keep_warm - len(self._earlier.get(name, ()))
+            for version in await asyncio.to_thread(self._others, name, current.card.version):
+                if wanted <= 0 or stopping.is_set():
+                    break
+                model = await asyncio.to_thread(self._load_other, name, version)
+                if model is not None:
+                    self._earlier.setdefault(name, []).append(model)
+                    wanted, changed = wanted - 1, True
+        if changed:
+            self._show()
+
     def versions(self) -> dict[str, int]:
         """Return which version of each model answers."""
         return {name: model.card.version for name, model in self._current.items()}
@@ -172,16 +187,23 @@ class BundleWatch:
 
     def _load_before(self, name: str, pointer: Pointer) -> LoadedModel | None:
         """Load the newest sound version below the pointer's: a new process has not the one before."""
+        below = [version for version in self._others(name, pointer.version) if version < pointer.version]
+        loaded = (self._load_other(name, version) for version in below[:_MOST_BEFORE])
+        return next((model for model in loaded if model is not None), None)
+
+    def _others(self, name: str, version: int) -> list[int]:
+        """Versions on disk but for this one, newest first."""
         try:
-            below = [v for v in versions(self._repository, name) if v < pointer.version]
+            return sorted((v for v in versions(self._repository, name) if v != version), reverse=True)
         except OSError:
+            return []
+
+    def _load_other(self, name: str, version: int) -> LoadedModel | None:
+        try:
+            return load_version(self._repository, name, version, self._settings, self._near)
+        except BundleRefused as error:
+            _log.error("bundle refused: %s", error)
             return None
-        for version in sorted(below, reverse=True)[:_MOST_BEFORE]:
-            try:
-                return load_version(self._repository, name, version, self._settings, self._near)
-            except BundleRefused as error:
-                _log.error("bundle refused: %s", error)
-        return None
 
     def _serve(self, name: str, model: LoadedModel) -> bool:
         """Make a model the current one of its name; say whether it was not yet."""

@@ -150,6 +150,7 @@ class Lifecycle:
             where = str(self._settings.models.repository.absolute())
             _log.warning("no model to serve; publish one with `rankd export`", extra={"repository": where})
         _log.info("serving", extra={"models": versions, "refused": refused})
+        await self._bundles.warm(self._stopping)
         await self._bundles.follow(self._stopping)
 
 

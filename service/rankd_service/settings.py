@@ -186,7 +186,7 @@ class ModelSettings(_Section):
         default=1,
         ge=0,
         le=16,
-        description="Earlier versions of a model that stay loaded, to be asked for or gone back to.",
+        description="Other versions of a model that are kept loaded, to be asked for or gone back to.",
     )
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from pathlib import Path
 
 import httpx
@@ -17,8 +18,8 @@ from tests.support.server import running
 RANK = {"user": "42", "item_ids": ["1"]}
 
 
-def app_over(repository: Path) -> object:
-    return build(load_settings(models={"repository": repository}), MemoryStore())
+def app_over(repository: Path, **models: object) -> object:
+    return build(load_settings(models={"repository": repository, **models}), MemoryStore())
 
 
 def test_g6_without_any_bundle_the_process_is_alive_and_started_but_not_ready(tmp_path: Path) -> None:
@@ -85,8 +86,20 @@ def test_a_repository_that_cannot_be_listed_is_said_and_the_start_ends(
 def test_the_version_the_pointer_names_is_served(tmp_path: Path) -> None:
     publish_bundle(tmp_path, "films", echo)
     publish_bundle(tmp_path, "films", price)
-    with running(app_over(tmp_path)) as address, httpx.Client(base_url=address) as client:
+    with running(app_over(tmp_path, keep_warm=0)) as address, httpx.Client(base_url=address) as client:
         assert client.post("/v1/rank/films", json=RANK).json()["version"] == 2
+        assert client.post("/v1/rank/films/versions/1", json=RANK).status_code == 404
+
+
+def test_a_new_process_has_the_version_before_as_one_that_served_it_has(tmp_path: Path) -> None:
+    """A worker that replaces another answers what the others answer."""
+    for _ in range(3):
+        publish_bundle(tmp_path, "films", echo)
+    with running(app_over(tmp_path)) as address, httpx.Client(base_url=address) as client:
+        assert client.post("/v1/rank/films", json=RANK).json()["version"] == 3
+        give_up_s = time.monotonic() + 10
+        while client.post("/v1/rank/films/versions/2", json=RANK).status_code != 200:
+            assert time.monotonic() < give_up_s, "it is loaded beside the event loop, and takes a moment"
         assert client.post("/v1/rank/films/versions/1", json=RANK).status_code == 404
 
 
