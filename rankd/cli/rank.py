@@ -100,6 +100,7 @@ _REMEDIES = {"features_missing": "; run `rankd features import`"}
 RUNGS = {
     "near_cache_row": "were scored with their own rows as kept from earlier",
     "default_row": "were scored with defaults for the user's row or their own",
+    "cheaper_model": "were scored by a cheaper model",
     "fewer_candidates": "were not scored and follow with the model's average",
     "retrieval_order": "were not scored and stand in the order they came in",
     "last_place": "were put last",

@@ -224,7 +224,12 @@ class BundleWatch:
         earlier = [model for kept in self._earlier.values() for model in kept]
         for model in (*current, *earlier):
             self._telemetry.serve(model.card, model.assembler.views)
-        self._registry.publish(current, earlier)
+        cheaper = self._settings.models.cheaper
+        self._registry.publish(current, earlier, cheaper)
+        for name, other in cheaper.items():
+            if name in self._current and self._registry.snapshot.cheaper(self._current[name]) is None:
+                why = "reads other features" if other in self._current else "is not served"
+                _log.error("models.cheaper: %s cannot score for %s, it %s", other, name, why)
         self._telemetry.show_models([model.card for model in current])
         self._near.retain({p for model in (*current, *earlier) for p in model.assembler.prefixes})
         if self._feed is not None:

@@ -60,6 +60,7 @@ class Rung(StrEnum):
 
     NEAR_CACHE_ROW = "near_cache_row"
     DEFAULT_ROW = "default_row"
+    CHEAPER_MODEL = "cheaper_model"
     FEWER_CANDIDATES = "fewer_candidates"
     RETRIEVAL_ORDER = "retrieval_order"
     LAST_PLACE = "last_place"
@@ -90,7 +91,10 @@ DEGRADATIONS: Mapping[DegradeReason, tuple[Stage, tuple[Rung, ...]]] = {
     DegradeReason.NO_TIME: _STORE,
     DegradeReason.FEATURES_MISSING: (Stage.FEATURE_FETCH, (Rung.DEFAULT_ROW,)),
     DegradeReason.ROWS_UNREADABLE: (Stage.FEATURE_FETCH, (Rung.DEFAULT_ROW,)),
-    DegradeReason.INFERENCE_LATE: (Stage.INFER, (Rung.FEWER_CANDIDATES, Rung.RETRIEVAL_ORDER)),
+    DegradeReason.INFERENCE_LATE: (
+        Stage.INFER,
+        (Rung.CHEAPER_MODEL, Rung.FEWER_CANDIDATES, Rung.RETRIEVAL_ORDER),
+    ),
     DegradeReason.SCORE_NOT_FINITE: (Stage.INFER, (Rung.LAST_PLACE,)),
 }
 
@@ -171,7 +175,8 @@ class Slate:
     `order` [K] holds positions in the request's candidates, `ranks` [K] their places counted from 1,
     `scores` [K] the ranking scores and `task_scores_KT` one column a task. `statuses` has one
     FeatureStatus a row for users and for items (in the request's order). Of the request's candidates the
-    first `scored` were scored; the others have the model's prior score and follow in their own order.
+    first `scored` were scored; the others have the model's prior score and follow in their own order. `model`
+    is the one that scored them, which may be a cheaper one than was asked for.
     """
 
     model: ModelCard

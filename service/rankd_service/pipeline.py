@@ -114,17 +114,22 @@ class RankPipeline:
             # Whoever waits for the store may have its rows in this very turn of the loop.
             company = self._fetching > 0
             found = await self._batcher.score(
-                model, features.batch, deadline, company=company, partition=partition
+                model,
+                features.batch,
+                deadline,
+                company=company,
+                partition=partition,
+                cheaper=self._registry.snapshot.cheaper(model),
             )
-            scores_NT, scored = found.scores_NT, found.rows
+            scores_NT, scored, by = found.scores_NT, found.rows, found.model
         with times(Stage.POSTPROCESS):
-            fused_N = fuse(scores_NT, model.fusion_T)
+            fused_N = fuse(scores_NT, by.fusion_T)
             ranking = rank(fused_N, request.top_k, request.sort, scored)
             nonfinite = int((~np.isfinite(fused_N)).sum())
-            degraded = self._degradations(n, fetched, features, scored, nonfinite)
+            degraded = self._degradations(n, fetched, features, scored, nonfinite, by is not model)
             self._count(metrics, features, degraded)
         return Slate(
-            model=model.card,
+            model=by.card,
             order=ranking.order,
             ranks=ranking.ranks,
             scores=fused_N[ranking.order],
@@ -163,7 +168,13 @@ class RankPipeline:
         return FeatureStatus.TIMED_OUT if timed_out else FeatureStatus.DEFAULTED
 
     def _degradations(
-        self, n: int, fetched: _Fetched, features: Features, scored: int, nonfinite: int
+        self,
+        n: int,
+        fetched: _Fetched,
+        features: Features,
+        scored: int,
+        nonfinite: int,
+        by_cheaper: bool,
     ) -> tuple[Degradation, ...]:
         degraded = []
         if fetched.failure is not None:
@@ -179,6 +190,8 @@ class RankPipeline:
             degraded.append(Degradation(DegradeReason.FEATURES_MISSING, Rung.DEFAULT_ROW, missing))
         if features.unreadable:
             degraded.append(Degradation(DegradeReason.ROWS_UNREADABLE, Rung.DEFAULT_ROW, features.unreadable))
+        if by_cheaper:
+            degraded.append(Degradation(DegradeReason.INFERENCE_LATE, Rung.CHEAPER_MODEL, scored))
         if scored < n:
             rung = Rung.FEWER_CANDIDATES if scored else Rung.RETRIEVAL_ORDER
             degraded.append(Degradation(DegradeReason.INFERENCE_LATE, rung, n - scored))

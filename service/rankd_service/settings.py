@@ -176,6 +176,10 @@ class ModelSettings(_Section):
         default_factory=dict,
         description="Weights of a model's tasks in the ranking score, in place of its bundle's.",
     )
+    cheaper: dict[str, str] = Field(
+        default_factory=dict,
+        description="Which model scores in place of another that is too slow for what time is left.",
+    )
     refresh_s: float = Field(
         default=2,
         ge=0,

@@ -34,7 +34,7 @@ def test_a_models_current_bundle_is_shown_in_words_and_as_json(model: Path) -> N
 
 def test_a_bundle_is_verified_as_a_service_would_and_an_altered_one_named(model: Path) -> None:
     good = rankd("bundle", "verify", str(model), cwd=model)
-    assert "fm version 2: 4 files are those of the manifest" in good.stdout, good.stderr
+    assert "fm version 2: 6 files are those of the manifest" in good.stdout, good.stderr
     copy = model.parent / "altered"
     copy.mkdir()
     for file in (model / "1").iterdir():

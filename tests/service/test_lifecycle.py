@@ -11,9 +11,9 @@ import pytest
 from rankd_service.app import build
 from rankd_service.logs import JsonLines
 from rankd_service.settings_sources import load_settings
-from tests.support.bundles import echo, price, publish_bundle
+from tests.support.bundles import SCHEMA_TEXT, echo, price, publish_bundle
 from tests.support.memory_store import MemoryStore
-from tests.support.server import running
+from tests.support.server import running, until_ready
 
 RANK = {"user": "42", "item_ids": ["1"]}
 
@@ -101,6 +101,18 @@ def test_a_new_process_has_the_version_before_as_one_that_served_it_has(tmp_path
         while client.post("/v1/rank/films/versions/2", json=RANK).status_code != 200:
             assert time.monotonic() < give_up_s, "it is loaded beside the event loop, and takes a moment"
         assert client.post("/v1/rank/films/versions/1", json=RANK).status_code == 404
+
+
+def test_a_cheaper_model_that_cannot_stand_in_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish_bundle(tmp_path, "films", echo)
+    publish_bundle(tmp_path, "other", echo, SCHEMA_TEXT.replace("max_length: 5", "max_length: 6"))
+    cheaper = {"films": "other", "other": "nobody"}
+    with running(app_over(tmp_path, cheaper=cheaper)) as address:
+        until_ready(address)
+    assert "models.cheaper: other cannot score for films, it reads other features" in caplog.text
+    assert "models.cheaper: nobody cannot score for other, it is not served" in caplog.text
 
 
 def test_the_store_is_closed_at_the_end(tmp_path: Path) -> None:

@@ -19,12 +19,21 @@ from rankd_service.domain import Candidates, DegradeReason, Fields, RankRequest,
 from rankd_service.errors import DeadlineExceeded, InvalidRequest, StoreErrorKind, Unavailable, UnknownModel
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.loader import load_current
-from rankd_service.inference.registry import ModelRegistry
+from rankd_service.inference.registry import ModelRegistry, Snapshot
 from rankd_service.pipeline import RankPipeline
 from rankd_service.settings_sources import load_settings
 from rankd_service.stage_times import StageTimes
 from rankd_service.telemetry import Telemetry
-from tests.support.bundles import SCHEMA_TEXT, Graph, echo, item_rows, price, publish_bundle, user_rows
+from tests.support.bundles import (
+    SCHEMA_TEXT,
+    Graph,
+    echo,
+    echo_version,
+    item_rows,
+    price,
+    publish_bundle,
+    user_rows,
+)
 from tests.support.clock import JumpingClock
 from tests.support.memory_store import MemoryStore
 
@@ -340,6 +349,38 @@ def test_what_there_is_no_time_to_score_follows_with_the_models_average(tmp_path
     exact = Bench(tmp_path / "again", price).rank()
     by_item = dict(zip(exact.order.tolist(), exact.scores.tolist(), strict=True))
     assert slate.scores[:k].tolist() == [by_item[at] for at in slate.order[:k].tolist()]
+
+
+@pytest.mark.fault("E8")
+def test_a_cheaper_model_scores_where_the_one_asked_for_has_no_time(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, price)
+    registry, settings = ModelRegistry(), bench.settings
+    films = bench.pipeline.find("films", None)
+    publish_bundle(tmp_path, "small", echo_version(7))
+    small = load_current(tmp_path, "small", settings)
+    registry.publish([films, small], cheaper={"films": "small"})
+    bench.pipeline = RankPipeline(registry, bench.store, bench.telemetry, settings, bench.clock)
+    assert bench.rank().model.name == "films", "there is time"
+
+    slow_by(bench, fixed_s=0.010, row_s=0.010)
+    slate = bench.rank(allowed_s=0.1)
+    assert (slate.model.name, slate.scored) == ("small", 10)
+    assert slate.scores.tolist() == pytest.approx([0.07] * 10)
+    assert [(d.reason, d.rung, d.affected) for d in slate.degraded] == [
+        (DegradeReason.INFERENCE_LATE, Rung.CHEAPER_MODEL, 10)
+    ]
+    object.__setattr__(small, "cost", CostModel([(0, 1.0), (1000, 2.0)]))
+    assert bench.rank(allowed_s=0.1).model.name == "films", "the other would score fewer"
+
+
+def test_a_model_over_other_features_never_scores_for_another(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, price)
+    films = bench.pipeline.find("films", None)
+    publish_bundle(tmp_path, "other", echo, SCHEMA_TEXT.replace("max_length: 5", "max_length: 6"))
+    other = load_current(tmp_path, "other", bench.settings)
+    snapshot = Snapshot([films, other], cheaper={"films": "other", "other": "nobody"})
+    assert snapshot.cheaper(films) is None
+    assert snapshot.cheaper(other) is None
 
 
 @pytest.mark.fault("E8")

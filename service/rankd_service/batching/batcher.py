@@ -40,15 +40,17 @@ _TURNS_BETWEEN_RUNS = 3  # a head is read in the first, its task begins in the s
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Task scores float32 [N, T] of a request; its first `rows` candidates' are the graph's."""
+    """Task scores float32 [N, T] of a request; its first `rows` candidates' are the graph's of `model`."""
 
     scores_NT: NDArray[np.float32]
     rows: int
+    model: LoadedModel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Member:
     model: LoadedModel
+    cheaper: LoadedModel | None
     asked: Batch
     deadline: Deadline
     partition: Partition
@@ -74,12 +76,18 @@ class Batcher:
         *,
         company: bool,
         partition: Partition = Partition.LIVE,
+        cheaper: LoadedModel | None = None,
     ) -> Scored:
-        """Score one request; `company` where others may be there within this turn of the event loop."""
+        """Score one request; `company` where others may be there within this turn of the event loop.
+
+        `cheaper` scores in the model's place where that way there is time for more candidates.
+        """
         if not (self._turns_left or self._waiting or (company and self._is_small(asked))):
             self._wait_turns(_TURNS_BETWEEN_RUNS)
-            return self._alone(model, asked, deadline)
-        member = _Member(model, asked, deadline, partition, asyncio.get_running_loop().create_future())
+            return self._alone(model, cheaper, asked, deadline)
+        member = _Member(
+            model, cheaper, asked, deadline, partition, asyncio.get_running_loop().create_future()
+        )
         self._waiting.append(member)
         if not self._turns_left:
             self._wait_turns(1)
@@ -149,7 +157,7 @@ class Batcher:
     def _together(self, members: list[_Member]) -> list[Scored]:
         first = members[0]
         if len(members) == 1:
-            return [self._alone(first.model, first.asked, first.deadline)]
+            return [self._alone(first.model, first.cheaper, first.asked, first.deadline)]
         batch, clock = join([member.asked for member in members]), first.deadline.clock
         began_s = clock.monotonic_s()
         scores_NT = first.model.score(batch, len(batch))
@@ -157,16 +165,22 @@ class Batcher:
         parts, end = [], 0
         for member in members:
             begin, end = end, end + len(member.asked)
-            parts.append(Scored(scores_NT[begin:end].copy(), end - begin))  # no two share memory
+            # No two share memory.
+            parts.append(Scored(scores_NT[begin:end].copy(), end - begin, first.model))
         return parts
 
-    def _alone(self, model: LoadedModel, asked: Batch, deadline: Deadline) -> Scored:
+    def _alone(
+        self, model: LoadedModel, cheaper: LoadedModel | None, asked: Batch, deadline: Deadline
+    ) -> Scored:
         """Score as many candidates as there is time for: a graph that runs cannot be stopped."""
         began_s = deadline.clock.monotonic_s()
         rows = min(len(asked), self._rows_within(model, deadline))
+        if rows < len(asked) and cheaper is not None:
+            more = min(len(asked), self._rows_within(cheaper, deadline))
+            model, rows = (cheaper, more) if more > rows else (model, rows)
         scores_NT = model.score(asked, rows)
         model.cost.took(rows, deadline.clock.monotonic_s() - began_s)
-        return Scored(scores_NT, rows)
+        return Scored(scores_NT, rows, model)
 
     def _rows_within(self, model: LoadedModel, deadline: Deadline) -> int:
         return model.cost.rows_within(deadline.remaining_s() - self._answer_s)

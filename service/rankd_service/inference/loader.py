@@ -92,6 +92,7 @@ def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = Non
     calibration = Calibration.of(manifest.calibration, manifest.tasks)
     return LoadedModel(
         card=_card(bundle, session, fusion),
+        fingerprint=schema.fingerprint,
         scorer=scorer,
         assembler=Assembler(schema, settings.features.namespace, settings.features.clock_skew_s, near),
         fusion_T=_weights(at, fusion, manifest.tasks),

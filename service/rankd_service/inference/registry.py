@@ -5,7 +5,7 @@ A request takes its model from one snapshot and keeps it to the end, so all its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -34,10 +34,12 @@ class Scorer(Protocol):
 class LoadedModel:
     """A bundle that passed its checks, with everything compiled that requests need of it.
 
-    `prior_T` is what the model says on average: the score of a candidate it had no time for.
+    `prior_T` is what the model says on average: the score of a candidate it had no time for. Models with one
+    `fingerprint` read the same features, and score the same tasks.
     """
 
     card: ModelCard
+    fingerprint: int
     scorer: Scorer
     assembler: Assembler
     fusion_T: NDArray[np.float64]
@@ -61,8 +63,17 @@ class LoadedModel:
 class Snapshot:
     """Models by name and version; the current one of a name answers where no version is asked for."""
 
-    def __init__(self, current: Iterable[LoadedModel] = (), earlier: Iterable[LoadedModel] = ()) -> None:
-        """Index one current model a name, and versions that served before. Nothing changes afterwards."""
+    def __init__(
+        self,
+        current: Iterable[LoadedModel] = (),
+        earlier: Iterable[LoadedModel] = (),
+        cheaper: Mapping[str, str] | None = None,
+    ) -> None:
+        """Index one current model a name, and other versions; `cheaper` names what may score for what.
+
+        Nothing changes afterwards.
+        """
+        self._cheaper = dict(cheaper or {})
         self._current = {model.card.name: model for model in current}
         by_name: dict[str, dict[int, LoadedModel]] = {}
         for model in (*earlier, *self._current.values()):
@@ -90,6 +101,11 @@ class Snapshot:
             )
         return found
 
+    def cheaper(self, model: LoadedModel) -> LoadedModel | None:
+        """Return what may score in a model's place: it is served, and reads the same features."""
+        other = self._current.get(self._cheaper.get(model.card.name, ""))
+        return other if other is not None and other.fingerprint == model.fingerprint else None
+
     def cards(self) -> list[ModelCard]:
         """Return what is served, by name."""
         return [self._current[name].card for name in sorted(self._current)]
@@ -102,6 +118,11 @@ class ModelRegistry:
         """Start with no model."""
         self.snapshot = Snapshot()
 
-    def publish(self, current: Iterable[LoadedModel], earlier: Iterable[LoadedModel] = ()) -> None:
+    def publish(
+        self,
+        current: Iterable[LoadedModel],
+        earlier: Iterable[LoadedModel] = (),
+        cheaper: Mapping[str, str] | None = None,
+    ) -> None:
         """Replace the snapshot; requests under way keep theirs."""
-        self.snapshot = Snapshot(current, earlier)
+        self.snapshot = Snapshot(current, earlier, cheaper)
