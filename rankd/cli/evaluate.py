@@ -45,19 +45,26 @@ def evaluate(
         ),
     ] = None,
     resamples: Annotated[int, typer.Option(min=1, help="Draws of users for the 95 % intervals.")] = 300,
+    scores: Annotated[
+        Path | None, typer.Option(help="Write each row's scores and labels to this Parquet file.")
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Say how good a run is on a split, with 95 % intervals, and where it is better or worse."""
     with wants():
         from rankd_training.errors import SettingError, TrainingError
-        from rankd_training.runs.evaluation import evaluate_run, load_subject
+        from rankd_training.runs.evaluation import evaluate_run, load_subject, write_scores
 
     with wants(TrainingError, ContractError), tell.status("reading and scoring") as status:
         try:
             subject = load_subject(run, examples, split=split, group_column=group_column)
+            if scores is not None:
+                write_scores(subject, scores)
             found = evaluate_run(subject, by=by or (), resamples=resamples, progress=status.update)
         except SettingError as error:
             fail(str(error), 2)
+        except OSError as error:
+            fail(f"--scores {scores}: cannot be written: {error.strerror}")
     if as_json:
         print_json(
             {

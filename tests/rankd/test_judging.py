@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from rankd.cli import app
@@ -63,6 +64,20 @@ def test_evaluate_gives_the_runs_own_metrics_and_slices(place: Path) -> None:
     assert "by hour" in text
     said = CliRunner().invoke(app, [*map(str, asked), "--by", "hours"]).stderr
     assert "'hours'; did you mean 'hour'? fields:" in said
+
+
+def test_evaluate_writes_what_was_said_of_each_row(place: Path) -> None:
+    scores = place / "new" / "scores.parquet"
+    examples = place / "examples.parquet"
+    asked = ("evaluate", place / "run", "--examples", examples, "--resamples", "5", "--scores", scores)
+    found = json.loads(rankd(*asked, "--json"))
+    table = pq.read_table(scores).to_pydict()
+    assert list(table) == ["row", "score_click", "label_click"]
+    labels = pq.read_table(examples)["click"].to_pylist()
+    assert table["label_click"] == [labels[row] for row in table["row"]]
+    assert roc_auc_score(table["label_click"], table["score_click"]) == pytest.approx(
+        found["metrics"]["click"]["auc"]["value"]
+    )
 
 
 def test_report_and_explain_write_their_pages(place: Path) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rankd_training.errors import SettingError
 from rankd_training.examples.examples import Examples
@@ -20,7 +22,16 @@ from rankd_training.measures.metrics import calibration_error
 from rankd_training.runs.finished import Run, score_rows
 from rankd_training.runs.slices import Slice, by_activity, by_field
 
-__all__ = ["ACTIVITY", "Evaluation", "SliceMetrics", "Subject", "evaluate_run", "load_subject", "sliced"]
+__all__ = [
+    "ACTIVITY",
+    "Evaluation",
+    "SliceMetrics",
+    "Subject",
+    "evaluate_run",
+    "load_subject",
+    "sliced",
+    "write_scores",
+]
 
 ACTIVITY = "training rows of the user"
 
@@ -120,6 +131,20 @@ def load_subject(run: Path, path: Path, *, split: str = "test", group_column: st
     row_N = examples.rows[split]
     score_NT = found.calibration(score_rows(found.model, examples, row_N))
     return Subject(found, path, examples, split, row_N, score_NT)
+
+
+def write_scores(subject: Subject, path: Path) -> None:
+    """Write what was said of each row, and what happened, as Parquet.
+
+    `row` is the row's place in the examples, from 0; then `score_TASK` and `label_TASK` of each task, float32.
+    """
+    columns: dict[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]] = {"row": subject.row_N}
+    label_NT = subject.label_NT
+    for t, task in enumerate(subject.run.schema.tasks):
+        columns[f"score_{task.name}"] = np.ascontiguousarray(subject.score_NT[:, t])
+        columns[f"label_{task.name}"] = np.ascontiguousarray(label_NT[:, t])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
 
 
 def evaluate_run(
