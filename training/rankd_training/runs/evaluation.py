@@ -136,7 +136,7 @@ def load_subject(run: Path, path: Path, *, split: str = "test", group_column: st
 def write_scores(subject: Subject, path: Path) -> None:
     """Write what was said of each row, and what happened, as Parquet.
 
-    `row` is the row's place in the examples, from 0; then `score_TASK` and `label_TASK` of each task, float32.
+    `row` is its place in the examples, from 0; then `score_TASK` and `label_TASK` of each task, float32.
     """
     columns: dict[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]] = {"row": subject.row_N}
     label_NT = subject.label_NT
