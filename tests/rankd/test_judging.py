@@ -73,7 +73,7 @@ def test_evaluate_writes_what_was_said_of_each_row(place: Path) -> None:
     found = json.loads(rankd(*asked, "--json"))
     table = pq.read_table(scores).to_pydict()
     assert list(table) == ["row", "score_click", "label_click", "score_buy", "label_buy"]
-    labels = pq.read_table(examples)["click"].to_pylist()
+    labels = pq.read_table(examples)["clicked"].to_pylist()
     assert table["label_click"] == [labels[row] for row in table["row"]]
     assert roc_auc_score(table["label_click"], table["score_click"]) == pytest.approx(
         found["metrics"]["click"]["auc"]["value"]
