@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,22 @@ def test_a_finished_trial_is_found_again_and_not_trained_again(store: TrialStore
     assert written_at(again) == written_at(first)
     for split, score_NT in first.scores().items():
         np.testing.assert_array_equal(again.scores()[split], score_NT)
+
+
+def test_two_who_want_the_same_trial_train_it_once(store: TrialStore) -> None:
+    """They hold a lock against each other, as two processes do: it is on the file, not on the store."""
+    trial, found = Trial("lr", {"epochs": 1}, seed=1), list[TrialResult]()
+    others = [
+        threading.Thread(target=lambda: found.append(TrialStore(store.root, store.source).run(trial)))
+        for _ in range(2)
+    ]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert len(found) == 2
+    # What a trial took is measured as it is trained, so equal results are of one training.
+    assert found[0] == found[1]
 
 
 def test_its_metrics_are_those_of_its_scores(store: TrialStore) -> None:

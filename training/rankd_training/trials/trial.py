@@ -9,11 +9,13 @@ Legend: N rows, T tasks.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -165,10 +167,11 @@ class TrialStore:
             TrainingError: settings or examples are wrong, or training failed.
             ContractError: the schema file is wrong.
         """
-        found = None if again else self.find(trial)
-        if found:
-            return found
         folder = self._folder(trial)
+        with _alone(folder):  # another process may be at it, and be done when it is our turn
+            return (None if again else self.find(trial)) or self._train(trial, folder, progress)
+
+    def _train(self, trial: Trial, folder: Path, progress: Progress) -> TrialResult:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         began = perf_counter()
@@ -290,3 +293,12 @@ def _write_trial(result: TrialResult, digests: Mapping[str, str], splits: tuple[
 
 def _digest(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold what lies in a folder against other processes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
