@@ -145,13 +145,13 @@ def _runtime() -> Iterator[Finding]:
         has_gpu = Path("/dev/nvidia0").exists()
         wanted = ProviderChoice.PREFER_CUDA if has_gpu else ProviderChoice.CPU
         try:
-            provider = GraphSession(graph, 1, wanted).provider
+            session = GraphSession(graph, 1, wanted)
         except BundleRefused as error:
             yield Finding("runtime", State.BROKEN, str(error), "install onnxruntime again")
             return
-    words = f"{installed[0]}, graphs run on {provider}"
-    if has_gpu and provider == "CPUExecutionProvider":
-        todo = "there is a GPU that it cannot use: pip install 'rankd[cuda]', and check the driver"
+    words = f"{installed[0]}, graphs run on {session.provider}"
+    if session.fallback:
+        todo = f"there is a GPU that it cannot use: {session.fallback}"
         yield Finding("runtime", State.NOTE, words, todo)
     else:
         yield Finding("runtime", State.OK, words if has_gpu else f"{words} (no GPU here)")

@@ -33,6 +33,7 @@ from rankd_service.features.store import FeatureStore
 from rankd_service.features.store_address import StoreKind, parse_address
 from rankd_service.gauges import CrewGauges
 from rankd_service.inference.registry import ModelRegistry
+from rankd_service.inference.session import cuda_absence
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.listener import listen
 from rankd_service.loop_watch import LoopWatch
@@ -40,7 +41,15 @@ from rankd_service.memory import MemoryWatch, Pressure, used_share
 from rankd_service.pipeline import RankPipeline
 from rankd_service.plan import Plan
 from rankd_service.server import DrainingServer
-from rankd_service.settings import FeatureSettings, LimitSettings, RedisSettings, ServerSettings, Settings
+from rankd_service.settings import (
+    FeatureSettings,
+    InferenceSettings,
+    LimitSettings,
+    ProviderChoice,
+    RedisSettings,
+    ServerSettings,
+    Settings,
+)
 from rankd_service.surfaces.door import Door
 from rankd_service.surfaces.health import Exposition, health_routes
 from rankd_service.surfaces.http import add_routes
@@ -83,8 +92,10 @@ def wire(
     """Wire the service. Without `store` the one named in the settings is used, or an embedded one.
 
     Where this process is one of several, `crew` knows the others and `exposition` the metrics of all. Raises
-    StartupFailed where the store's address is none, or no embedded one can be started.
+    StartupFailed where the store's address is none, no embedded one can be started, or CUDA is required and
+    absent.
     """
+    check_provider(settings.inference)
     clock, telemetry, registry = clock or SystemClock(), Telemetry(CollectorRegistry()), ModelRegistry()
     near = near_caches(settings.features, clock)
     telemetry.watch_near_caches(near)
@@ -134,6 +145,16 @@ def wire(
     document(app, settings.limits)
     app.middleware_stack = RankFirst(app.build_middleware_stack(), endpoint)
     return Service(app, lifecycle, telemetry, clock, Door(limiter, settings.limits, telemetry, memory))
+
+
+def check_provider(settings: InferenceSettings) -> None:
+    """Raise StartupFailed where CUDA is required and cannot be had: no model would ever be served."""
+    absence = cuda_absence() if settings.provider is ProviderChoice.REQUIRE_CUDA else None
+    if absence:
+        raise StartupFailed(
+            f"inference.provider is require_cuda, but {absence}; "
+            "with prefer_cuda graphs run on the CPU instead"
+        )
 
 
 def _own_metrics(telemetry: Telemetry) -> Exposition:

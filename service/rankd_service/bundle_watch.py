@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rankd_contract.bundle import Pointer, model_names, read_pointer, versions
 from rankd_contract.errors import CorruptBundle
+from rankd_service.domain import ModelCard
 from rankd_service.errors import BundleRefused
 from rankd_service.features.change_feed import Feed
 from rankd_service.features.near_caches import NearCaches
@@ -123,6 +124,10 @@ class BundleWatch:
     def versions(self) -> dict[str, int]:
         """Return which version of each model answers."""
         return {name: model.card.version for name, model in self._current.items()}
+
+    def cards(self) -> dict[str, ModelCard]:
+        """Return what may be said of each model that answers."""
+        return {name: model.card for name, model in self._current.items()}
 
     async def follow(self, stopping: asyncio.Event) -> None:
         """Look every `models.refresh_s` until told to stop; 0 is never."""

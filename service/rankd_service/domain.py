@@ -153,7 +153,11 @@ class RankRequest:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What may be said in public of a model that is served."""
+    """What may be said in public of a model that is served.
+
+    `nodes` counts the nodes of its graph by provider; `fallback` says why it runs on the CPU though CUDA was
+    preferred, and is empty where it does not.
+    """
 
     name: str
     version: int
@@ -166,6 +170,8 @@ class ModelCard:
     user_fields: tuple[str, ...]
     item_fields: tuple[str, ...]
     context_fields: tuple[str, ...]
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    fallback: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,12 +41,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether requests should be sent here, and what is missing either way."""
+    """Whether requests should be sent here, and what is missing either way.
+
+    `nodes` says of each model how many nodes of its graph run on which provider.
+    """
 
     ready: bool
     state: State
     store: str
     models: dict[str, int]
+    nodes: dict[str, dict[str, int]]
     workers: dict[str, int]
     missing: list[str] = field(default_factory=list)
 
@@ -110,7 +114,7 @@ class Lifecycle:
 
     async def readiness(self) -> Readiness:
         """Look at the parts as they are now. A store that is down degrades answers, it does not stop them."""
-        models = self._bundles.versions()
+        models, cards = self._bundles.versions(), self._bundles.cards()
         store_up = await self._store.ping(_PING_S)
         refused = self._bundles.refused
         missing = [_refusal(name, models.get(name)) for name in refused[:_MOST_NAMED]]
@@ -119,6 +123,11 @@ class Lifecycle:
         if not models:
             none = f"models: none in {self._settings.models.repository}; publish one with `rankd export`"
             missing.append("models: none loaded yet" if self.state is State.STARTING else none)
+        missing += [
+            f"CUDA: preferred for {_plain(name)}, which runs on {card.provider}: {card.fallback}"
+            for name, card in cards.items()
+            if card.fallback
+        ][:_MOST_NAMED]
         if not store_up:
             missing.append("store: not answering; answers are degraded")
         if self._memory.pressure is not Pressure.NONE:
@@ -130,6 +139,7 @@ class Lifecycle:
             state=self.state,
             store="up" if store_up else "down",
             models=models,
+            nodes={name: dict(card.nodes) for name, card in cards.items()},
             workers={"ready": standings["ready"], "total": sum(standings.values())},
             missing=missing,
         )

@@ -236,7 +236,8 @@ class InferenceSettings(_Section):
     threads: int = Field(default=1, ge=1, le=256, description="Threads that run one graph.")
     provider: ProviderChoice = Field(
         default=ProviderChoice.CPU,
-        description="`prefer_cuda` falls back to the CPU and says so; `require_cuda` refuses to.",
+        description="`prefer_cuda` falls back to the CPU and says so in the log, `/readyz` and "
+        "`rankd_model_fallback`; `require_cuda` ends the start where there is no CUDA.",
     )
     item_parts_mb: float = Field(
         default=64,

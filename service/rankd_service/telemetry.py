@@ -153,6 +153,18 @@ class Telemetry:
             ["model", "version", "digest", "provider"],
             registry=registry,
         )
+        self.model_nodes = Gauge(
+            "rankd_model_nodes",
+            "Nodes of a served model's graph, by the provider that runs them.",
+            ["model", "version", "provider"],
+            registry=registry,
+        )
+        self.model_fallback = Gauge(
+            "rankd_model_fallback",
+            "1 for a served model that runs on the CPU though CUDA was preferred, else 0.",
+            ["model", "version"],
+            registry=registry,
+        )
         bundle_loads = Counter(
             "rankd_bundle_loads", "Bundles that were to be served.", ["outcome"], registry=registry
         )
@@ -176,9 +188,14 @@ class Telemetry:
 
     def show_models(self, cards: Iterable[ModelCard]) -> None:
         """Say which versions answer now; those that did before are shown no more."""
-        self.model_info.clear()
+        for gauge in (self.model_info, self.model_nodes, self.model_fallback):
+            gauge.clear()
         for card in cards:
-            self.model_info.labels(card.name, str(card.version), card.digest[:12], card.provider).set(1)
+            version = str(card.version)
+            self.model_info.labels(card.name, version, card.digest[:12], card.provider).set(1)
+            self.model_fallback.labels(card.name, version).set(bool(card.fallback))
+            for provider, count in card.nodes.items():
+                self.model_nodes.labels(card.name, version, provider).set(count)
 
     def bundle_loaded(self, outcome: LoadOutcome) -> None:
         """Count one bundle that was to be served."""

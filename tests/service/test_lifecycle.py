@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from rankd_service.app import build
+from rankd_service.inference.session import cuda_absence
 from rankd_service.logs import JsonLines
 from rankd_service.settings_sources import load_settings
 from tests.support.bundles import SCHEMA_TEXT, echo, price, publish_bundle
@@ -56,6 +57,37 @@ def test_p6_a_refused_bundle_is_never_served_and_the_others_are(
     refusals = [r.getMessage() for r in caplog.records if "bundle refused" in r.getMessage()]
     assert len(refusals) == 1
     assert "model.onnx" in refusals[0]
+
+
+@pytest.mark.skipif(cuda_absence() is None, reason="this machine has CUDA")
+@pytest.mark.fault("F8")
+def test_preferred_cuda_that_is_not_there_is_said_in_the_log_readyz_and_metrics_and_by_nobody_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    publish_bundle(tmp_path, "films", echo)
+    settings = load_settings(models={"repository": tmp_path}, inference={"provider": "prefer_cuda"})
+    with running(build(settings, MemoryStore())) as address, httpx.Client(base_url=address) as client:
+        ready, metrics = client.get("/readyz"), client.get("/metrics").text
+        assert client.post("/v1/rank/films", json=RANK).status_code == 200
+    assert ready.status_code == 200
+    (nodes,) = ready.json()["nodes"].values()
+    assert set(nodes) == {"CPUExecutionProvider"}
+    assert nodes["CPUExecutionProvider"] > 5
+    (said,) = ready.json()["missing"]
+    assert said.startswith("CUDA: preferred for films, which runs on CPUExecutionProvider: ")
+    series = 'rankd_model_nodes{model="films",provider="CPUExecutionProvider",version="1"} '
+    assert f"{series}{nodes['CPUExecutionProvider']}.0" in metrics
+    assert 'rankd_model_fallback{model="films",version="1"} 1.0' in metrics
+    (warned,) = [r.getMessage() for r in caplog.records if "prefer_cuda" in r.getMessage()]
+    assert "films version 1: inference.provider is prefer_cuda, but it runs on CPUExecutionProvider" in warned
+    assert "onnxruntime" not in capfd.readouterr().err.lower()
+
+
+def test_where_the_cpu_was_asked_for_nothing_has_fallen_back(tmp_path: Path) -> None:
+    publish_bundle(tmp_path, "films", echo)
+    with running(app_over(tmp_path)) as address, httpx.Client(base_url=address) as client:
+        assert client.get("/readyz").json()["missing"] == []
+        assert 'rankd_model_fallback{model="films",version="1"} 0.0' in client.get("/metrics").text
 
 
 @pytest.mark.parametrize("pointer", [None, b"{}", b"nonsense"], ids=["removed", "empty", "no-json"])

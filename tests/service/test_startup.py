@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from rankd_service.inference.session import cuda_absence
 from tests.service.conftest import ITEMS
 from tests.support.bundles import mlp, publish_bundle
 from tests.support.process import environment, service_process
@@ -51,6 +52,22 @@ def test_g9_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     (line,) = ended.stderr.splitlines()
     assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; free the port" in line
     assert "--port" in line
+
+
+@pytest.mark.skipif(cuda_absence() is None, reason="this machine has CUDA")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_f8_required_cuda_that_is_not_there_ends_the_start_and_says_what_to_do(
+    tmp_path: Path, workers: str
+) -> None:
+    settings = {"RANKD_INFERENCE__PROVIDER": "require_cuda", "RANKD_MODELS__REPOSITORY": str(tmp_path)}
+    port = str(free_port())
+    ended = run(REDIS_URL=nowhere(), RANKD_SERVER__PORT=port, RANKD_SERVER__WORKERS=workers, **settings)
+    assert ended.returncode == 1
+    (line,) = [line for line in ended.stderr.splitlines() if "require_cuda" in line]
+    assert "inference.provider is require_cuda, but" in line
+    assert "install" in line or "nvidia-smi" in line
+    assert "with prefer_cuda graphs run on the CPU instead" in line
+    assert "Traceback" not in ended.stderr
 
 
 def test_an_address_that_names_no_store_is_refused_without_its_password(tmp_path: Path) -> None:

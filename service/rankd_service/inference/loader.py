@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ __all__ = ["load_current", "load_model", "load_version"]
 _LOOSEST_TOLERANCE = 1e-2
 _OF_ITEM = f"in_{Entity.ITEM.value}_"
 _TIMED_RUNS = 3
+_log = logging.getLogger(__name__)
 
 Requests = Mapping[str, dict[str, NDArray[np.generic]]]
 
@@ -75,6 +77,13 @@ def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = Non
     manifest, schema = bundle.manifest, bundle.schema
     at = f"{manifest.model} version {manifest.version}"
     session = GraphSession(bundle.graph, settings.inference.threads, settings.inference.provider)
+    if session.fallback:
+        _log.warning(
+            "%s: inference.provider is prefer_cuda, but it runs on %s: %s",
+            at,
+            session.provider,
+            session.fallback,
+        )
     _check_signature(at, session, bundle)
     requests = _golden(at, bundle.golden)
     scorer: Scorer = WholeGraph(session)
@@ -250,6 +259,8 @@ def _card(bundle: Bundle, session: GraphSession, fusion: Mapping[str, float]) ->
         user_fields=_field_names(schema, Entity.USER),
         item_fields=_field_names(schema, Entity.ITEM),
         context_fields=_field_names(schema, Entity.CONTEXT),
+        nodes=session.nodes,
+        fallback=session.fallback,
     )
 
 

@@ -12,6 +12,7 @@ from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import FIELD_WEIGHTS, ROW, SCORES, TensorSpec, inputs, outputs
 from rankd_service.errors import BundleRefused
 from rankd_service.inference.loader import load_current
+from rankd_service.inference.session import cuda_absence
 from rankd_service.settings import Settings
 from rankd_service.settings_sources import load_settings
 from tests.support.bundles import SCHEMA_TEXT, batch_of, echo, every_input, publish_bundle
@@ -226,9 +227,7 @@ def test_a_model_without_a_pointer_is_refused_in_words(tmp_path: Path, settings:
 def test_f8_required_cuda_that_is_not_there_is_refused_and_preferred_cuda_says_what_it_got(
     tmp_path: Path,
 ) -> None:
-    import onnxruntime
-
-    if Path("/dev/nvidia0").exists() and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if cuda_absence() is None:
         pytest.skip("this machine has CUDA")
     publish_bundle(tmp_path, schema_text=SCHEMA_TEXT)
     required = load_settings(models={"repository": tmp_path}, inference={"provider": "require_cuda"})
