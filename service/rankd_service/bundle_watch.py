@@ -22,6 +22,7 @@ from rankd_service.features.change_feed import Feed
 from rankd_service.features.near_caches import NearCaches
 from rankd_service.inference.loader import load_current, load_version
 from rankd_service.inference.registry import LoadedModel, ModelRegistry
+from rankd_service.inference.trial import Trial
 from rankd_service.settings import Settings
 from rankd_service.telemetry import LoadOutcome, Telemetry
 
@@ -61,6 +62,7 @@ class BundleWatch:
         self._registry, self._near, self._feed, self._telemetry = registry, near, feed, telemetry
         self._settings = settings
         self._repository: Path = settings.models.repository
+        self._trial = Trial(settings.models)
         self._seen: dict[str, Pointer | None] = {}
         self._current: dict[str, LoadedModel] = {}
         self._earlier: dict[str, list[LoadedModel]] = {}
@@ -129,6 +131,10 @@ class BundleWatch:
         """Return what may be said of each model that answers."""
         return {name: model.card for name, model in self._current.items()}
 
+    def stop(self) -> None:
+        """End what is being tried out; nothing is loaded any more."""
+        self._trial.stop()
+
     async def follow(self, stopping: asyncio.Event) -> None:
         """Look every `models.refresh_s` until told to stop; 0 is never."""
         every_s = self._settings.models.refresh_s
@@ -176,7 +182,7 @@ class BundleWatch:
     def _load(self, name: str) -> LoadedModel | None:
         """Load a model; whatever is wrong with it must not keep the others from being served."""
         try:
-            model = load_current(self._repository, name, self._settings, self._near)
+            model = load_current(self._repository, name, self._settings, self._near, self._trial)
         except BundleRefused as error:
             if self._said.get(name) != str(error):  # not again at every attempt
                 _log.error("bundle refused: %s", error)
@@ -205,7 +211,7 @@ class BundleWatch:
 
     def _load_other(self, name: str, version: int) -> LoadedModel | None:
         try:
-            return load_version(self._repository, name, version, self._settings, self._near)
+            return load_version(self._repository, name, version, self._settings, self._near, self._trial)
         except BundleRefused as error:
             _log.error("bundle refused: %s", error)
             return None

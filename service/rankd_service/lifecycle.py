@@ -106,6 +106,7 @@ class Lifecycle:
         self.state = State.DRAINING
         self._stopping.set()
         self._watch.stop()
+        self._bundles.stop()
         if self._models is not None:
             await asyncio.wait({self._models})
         if self._feed is not None:

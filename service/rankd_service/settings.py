@@ -15,6 +15,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from rankd_service.provider import ProviderChoice
+
 __all__ = [
     "MOST_CANDIDATES",
     "PREFIX",
@@ -31,14 +33,6 @@ __all__ = [
 ]
 
 PREFIX = "RANKD_"
-
-
-class ProviderChoice(StrEnum):
-    """Where graphs run."""
-
-    CPU = "cpu"
-    PREFER_CUDA = "prefer_cuda"
-    REQUIRE_CUDA = "require_cuda"
 
 
 class _Section(BaseModel):
@@ -69,6 +63,7 @@ def _path(value: Path) -> Path:
 _Host = Annotated[str, AfterValidator(_host)]
 _Folder = Annotated[Path, AfterValidator(_path)]
 _A_DAY_S = 86_400
+_AN_HOUR_S = 3600
 _AN_HOUR_MS = 3_600_000
 
 
@@ -191,6 +186,19 @@ class ModelSettings(_Section):
         ge=0,
         le=16,
         description="Other versions of a model that are kept loaded, to be asked for or gone back to.",
+    )
+    trial_s: float = Field(
+        default=60,
+        ge=0,
+        le=_AN_HOUR_S,
+        description="Processor time for trying a bundle out in a process of its own, before it is loaded; 0 "
+        "tries none.",
+    )
+    trial_mb: int = Field(
+        default=2048,
+        ge=64,
+        le=1 << 20,
+        description="Memory of that process, besides three times the size of the bundle's files.",
     )
 
 

@@ -30,9 +30,11 @@ from rankd_service.features.near_caches import NearCaches
 from rankd_service.inference.batch import Batch
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.golden import GoldenError, read_golden
+from rankd_service.inference.graph_file import GraphError, check_graph
 from rankd_service.inference.item_parts import ItemParts
 from rankd_service.inference.registry import LoadedModel, Scorer
 from rankd_service.inference.session import GraphSession
+from rankd_service.inference.trial import Trial, weights_beside
 from rankd_service.inference.whole_graph import WholeGraph
 from rankd_service.settings import ProviderChoice, Settings
 
@@ -47,17 +49,26 @@ Requests = Mapping[str, dict[str, NDArray[np.generic]]]
 
 
 def load_current(
-    repository: Path, name: str, settings: Settings, near: NearCaches | None = None
+    repository: Path,
+    name: str,
+    settings: Settings,
+    near: NearCaches | None = None,
+    trial: Trial | None = None,
 ) -> LoadedModel:
     """Load the version a model's pointer names. Raises BundleRefused."""
     try:
-        return load_model(open_current(repository, name), settings, near)
+        return load_model(open_current(repository, name), settings, near, trial)
     except (ContractError, OSError) as error:
         raise BundleRefused(f"{name}: {error}") from error
 
 
 def load_version(
-    repository: Path, name: str, version: int, settings: Settings, near: NearCaches | None = None
+    repository: Path,
+    name: str,
+    version: int,
+    settings: Settings,
+    near: NearCaches | None = None,
+    trial: Trial | None = None,
 ) -> LoadedModel:
     """Load a version of a model, whatever its pointer names. Raises BundleRefused."""
     try:
@@ -66,16 +77,21 @@ def load_version(
         raise BundleRefused(f"{name}: {error}") from error
     if (bundle.manifest.model, bundle.manifest.version) != (name, version):
         raise BundleRefused(f"{name}: the folder of version {version} holds another bundle")
-    return load_model(bundle, settings, near)
+    return load_model(bundle, settings, near, trial)
 
 
-def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = None) -> LoadedModel:
-    """Compile a verified bundle and replay its recorded requests; item rows are kept in `near`.
+def load_model(
+    bundle: Bundle, settings: Settings, near: NearCaches | None = None, trial: Trial | None = None
+) -> LoadedModel:
+    """Try a verified bundle out, compile it and replay its recorded requests; item rows are kept in `near`.
 
-    Raises BundleRefused.
+    `trial` is by default one as the settings say. Raises BundleRefused.
     """
     manifest, schema = bundle.manifest, bundle.schema
     at = f"{manifest.model} version {manifest.version}"
+    (trial or Trial(settings.models))(bundle)
+    if not settings.models.trial_s:
+        _check_graphs(at, bundle)
     session = GraphSession(bundle.graph, settings.inference.threads, settings.inference.provider)
     if session.fallback:
         _log.warning(
@@ -109,6 +125,14 @@ def load_model(bundle: Bundle, settings: Settings, near: NearCaches | None = Non
         cost=cost,
         calibration=calibration,
     )
+
+
+def _check_graphs(at: str, bundle: Bundle) -> None:
+    for graph in (bundle.graph, *(bundle.in_two or ())):
+        try:
+            check_graph(graph, bundle.manifest.opset, weights_beside(bundle))
+        except (GraphError, OSError) as error:
+            raise BundleRefused(f"{at}: {graph.name}: {error}") from error
 
 
 def _timed(scorer: Scorer, requests: Requests) -> Iterator[tuple[int, float]]:

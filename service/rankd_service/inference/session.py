@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rankd_contract.signature import TensorSpec
 from rankd_service.errors import BundleRefused
 from rankd_service.inference.cuda import driver_absence
-from rankd_service.settings import ProviderChoice
+from rankd_service.provider import ProviderChoice
 
 __all__ = ["GraphSession", "cuda_absence"]
 

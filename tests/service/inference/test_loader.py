@@ -211,7 +211,7 @@ def test_a_bundle_may_explain_its_scores_if_its_graph_does(tmp_path: Path, setti
 def test_a_graph_the_runtime_cannot_load_is_refused(tmp_path: Path, settings: Settings) -> None:
     def unknown_operator(schema: FeatureSchema) -> onnx.GraphProto:
         graph = echo(schema)
-        graph.node.append(helper.make_node("Nonsense", [SCORES], ["x"], domain="example"))
+        graph.node.append(helper.make_node("Nonsense", [SCORES], ["x"]))
         return graph
 
     with np.load(publish_bundle(tmp_path / "sound").golden, allow_pickle=False) as arrays:
