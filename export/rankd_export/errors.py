@@ -5,11 +5,12 @@ ExportError
   + GraphRefused    the exported graph breaks a rule that serving relies on
   + ParityFailed    the graph's scores are not the model's
   + QualityLost     the graph is in fewer bits, and ranks worse than allowed
+  + TargetRefused   where a bundle is to be written for another server, there is something else
 """
 
 from __future__ import annotations
 
-__all__ = ["ExportError", "GraphRefused", "ParityFailed", "QualityLost", "RunUnusable"]
+__all__ = ["ExportError", "GraphRefused", "ParityFailed", "QualityLost", "RunUnusable", "TargetRefused"]
 
 
 class ExportError(Exception):
@@ -30,3 +31,7 @@ class ParityFailed(ExportError):
 
 class QualityLost(ExportError):
     """A graph in fewer bits loses more on validation rows than was allowed."""
+
+
+class TargetRefused(ExportError):
+    """What would be written is there already, or something else is."""

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from rankd.cli.bundle_path import BundlePath, opened
+from rankd.cli.bundle_triton import triton
 from rankd.cli.screen import JsonFlag, fail, out, print_json, wants
-from rankd_contract.bundle import Bundle, open_bundle, open_current, point_to
+from rankd_contract.bundle import Bundle, point_to
 from rankd_contract.errors import ContractError
-from rankd_contract.manifest import MANIFEST
 
 __all__ = ["app"]
 
@@ -21,10 +22,6 @@ app = typer.Typer(
     name="bundle", help="Look at what was exported, and choose what is served.", no_args_is_help=True
 )
 
-BundlePath = Annotated[
-    Path,
-    typer.Argument(help="Folder of a bundle, HOME/bundles/MODEL/VERSION; or of a model: its current one."),
-]
 # Reports of every size and split: too long for a screen, and there in --json.
 _LONG = ("parity", "metrics", "record", "inputs", "outputs", "calibration", "files")
 
@@ -32,7 +29,7 @@ _LONG = ("parity", "metrics", "record", "inputs", "outputs", "calibration", "fil
 @app.command("show")
 def show(path: BundlePath, as_json: JsonFlag = False) -> None:
     """Verify a bundle's files and say what it is."""
-    bundle = _opened(path)
+    bundle = opened(path)
     tree = _tree(bundle)
     if as_json:
         print_json({"path": str(bundle.path), "digest": bundle.digest, **tree})
@@ -50,7 +47,7 @@ def show(path: BundlePath, as_json: JsonFlag = False) -> None:
 @app.command("verify")
 def verify(path: BundlePath, as_json: JsonFlag = False) -> None:
     """Do what a service does before it serves: check every file and the signature, replay golden requests."""
-    bundle = _opened(path)
+    bundle = opened(path)
     with wants():
         from rankd_service.errors import BundleRefused
         from rankd_service.inference.loader import load_model
@@ -70,7 +67,7 @@ def verify(path: BundlePath, as_json: JsonFlag = False) -> None:
 @app.command("diff")
 def diff(one: BundlePath, other: BundlePath, as_json: JsonFlag = False) -> None:
     """Say in what two bundles differ; exit code 3 where they do."""
-    left, right = (dict(_flat(_tree(_opened(path)))) for path in (one, other))
+    left, right = (dict(_flat(_tree(opened(path)))) for path in (one, other))
     changed = {
         name: (left.get(name), right.get(name))
         for name in sorted(left.keys() | right.keys())
@@ -103,13 +100,7 @@ def use(
     out.print(f"{bundle.manifest.model}: services answer with version {bundle.manifest.version} from now on")
 
 
-def _opened(path: Path) -> Bundle:
-    with wants(ContractError):
-        if (path / MANIFEST).exists():
-            return open_bundle(path)
-        if not path.is_dir():
-            fail(f"{path}: no such folder; expected HOME/bundles/MODEL or HOME/bundles/MODEL/VERSION", 2)
-        return open_current(path.parent, path.name)
+app.command("triton")(triton)
 
 
 def _tree(bundle: Bundle) -> dict[str, Any]:
