@@ -9,6 +9,7 @@ import typer
 
 from rankd.cli.runs import newest
 from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
+from rankd.tracking import TrackingFailed, log_bundle, logged_at
 from rankd_contract.bundle import Bundle, versions
 from rankd_contract.errors import ContractError
 from rankd_contract.manifest import MANIFEST, BundleManifest
@@ -47,12 +48,17 @@ def export(
     max_auc_loss: Annotated[
         float, typer.Option(min=0, help="Refuse fewer bits where any task's AUC loses more than this.")
     ] = 0.001,
+    mlflow: Annotated[
+        bool, typer.Option("--mlflow", help="Add the bundle to the MLflow run that `rankd train` logged.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a run into an ONNX graph, prove it equal to the model, and publish it as the next version."""
     if run is None:
         run = newest(home / "runs")
         tell.print(f"exporting the newest run, {run}", soft_wrap=True, markup=False)
+    if mlflow and logged_at(run) is None:
+        fail(f"{run} was not logged to MLflow; train with `rankd train --mlflow ADDRESS`", 2)
     with wants():
         from rankd_export.errors import ExportError
         from rankd_export.exporter import Variant, export_run
@@ -78,6 +84,9 @@ def export(
             calibrate=calibrated,
             variant=variant,
         )
+    if mlflow:
+        with wants(TrackingFailed):
+            tell.print(f"added to the MLflow run {log_bundle(run, bundle)}", soft_wrap=True, markup=False)
     manifest = bundle.manifest
     before = _architecture_before(bundle)
     if before not in {None, manifest.architecture}:

@@ -68,6 +68,7 @@ EXTRAS = {
     "safetensors": "training",
     "scipy": "training",
     "optuna": "tune",
+    "mlflow": "mlflow",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "service",

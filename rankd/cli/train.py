@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -22,6 +23,7 @@ from rankd_contract.errors import ContractError, YamlError
 from rankd_contract.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
+    from rankd.tracking import MlflowRun
     from rankd_training.progress import Progress
     from rankd_training.recipes.ctr import RunResult
 
@@ -77,6 +79,11 @@ def train(
     with_report: Annotated[
         bool, typer.Option("--report", help="Also write the run's report.html, as `rankd report` does.")
     ] = False,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(help="Log the run to MLflow at this address, such as sqlite:///mlflow.db or http://..."),
+    ] = None,
+    mlflow_experiment: Annotated[str, typer.Option(help="The experiment it is logged in.")] = "rankd",
     home: Home = HOME,
     root: Root = None,
     as_json: JsonFlag = False,
@@ -90,7 +97,8 @@ def train(
         told = (data, examples, schema, output, epochs, seed, split, split_time, ray, settings, set_)
         if any(told) or shard_tables:
             fail("--resume goes on with what the run was told; give it alone", 2)
-        _leave(go_on(resume), home, as_json)
+        tracked = _tracked(mlflow, mlflow_experiment, resume)
+        _leave(_logged(tracked, go_on(resume, tracked)), home, as_json)
         return
     check_architecture(model)
     if examples is not None and schema is None and (examples / SCHEMA_FILE).is_file():
@@ -113,17 +121,34 @@ def train(
     assert examples is not None
     assert schema is not None
     output = output or free_folder(home / "runs", model)
-    result = run_training(examples, schema, model, output, data=data, chosen=chosen, ray=ray)
+    tracked = _tracked(mlflow, mlflow_experiment, output)
+    result = run_training(examples, schema, model, output, data=data, chosen=chosen, ray=ray, tracked=tracked)
     if with_report:
         write_report(output, examples, output / REPORT)
-    _leave(result, home, as_json)
+    _leave(_logged(tracked, result), home, as_json)
 
 
-def go_on(output: Path) -> RunResult:
+def go_on(output: Path, tracked: MlflowRun | None = None) -> RunResult:
     """Resume the run that was to leave `output`, with progress on the screen."""
     with wants():
         from rankd_training.recipes import optinter
-    return _watched(lambda progress: optinter.resume(output, progress=progress, say=_say), output)
+    return _watched(lambda progress: optinter.resume(output, progress=progress, say=_say), output, tracked)
+
+
+def _tracked(address: str | None, experiment: str, output: Path) -> MlflowRun | None:
+    """Reach MLflow, before anything is trained."""
+    if address is None:
+        return None
+    from rankd.tracking import MlflowRun, TrackingFailed
+
+    with wants(TrackingFailed):
+        return MlflowRun(address, experiment, output.name, _say)
+
+
+def _logged(tracked: MlflowRun | None, result: RunResult) -> RunResult:
+    if tracked is not None:
+        tracked.finished(result)
+    return result
 
 
 def run_training(
@@ -135,10 +160,11 @@ def run_training(
     data: str | None = None,
     chosen: dict[str, Any] | None = None,
     ray: int | None = None,
+    tracked: MlflowRun | None = None,
 ) -> RunResult:
     """Train with progress on the screen, or with `ray` workers of a cluster.
 
-    `data` names the data set whose tried settings are taken.
+    `data` names the data set whose tried settings are taken; `tracked` hears the run too.
     """
     with wants():
         from rankd_training.config import read_config
@@ -162,18 +188,20 @@ def run_training(
 
         return train_on_ray(told, workers=ray)
 
-    return _watched(work, output)
+    return _watched(work, output, tracked)
 
 
-def _watched(work: Callable[[Progress], RunResult], output: Path) -> RunResult:
+def _watched(
+    work: Callable[[Progress], RunResult], output: Path, tracked: MlflowRun | None = None
+) -> RunResult:
     """Work with progress on the screen and the metrics after it; Ctrl-C says how to go on."""
     from rankd_training.errors import TrainingError
-    from rankd_training.progress import RichProgress
+    from rankd_training.progress import RichProgress, Together
     from rankd_training.recipes.report import render_metrics
 
     try:
-        with wants(TrainingError, ContractError), RichProgress(tell) as progress:
-            result = work(progress)
+        with wants(TrainingError, ContractError), _failing(tracked), RichProgress(tell) as progress:
+            result = work(progress if tracked is None else Together(progress, tracked))
     except KeyboardInterrupt:
         fail(f"stopped; go on with: rankd train --resume {output}", 130)
     tell.print(f"rows split by {result.record.split_by}", soft_wrap=True)
@@ -182,6 +210,16 @@ def _watched(work: Callable[[Progress], RunResult], output: Path) -> RunResult:
     for warning in result.record.warnings:
         tell.print(f"[bold yellow]warning[/]: {escape(warning)}", soft_wrap=True)
     return result
+
+
+@contextmanager
+def _failing(tracked: MlflowRun | None) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if tracked is not None:
+            tracked.failed()
+        raise
 
 
 def _say_calibration(run: Path) -> None:

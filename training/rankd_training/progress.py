@@ -1,4 +1,4 @@
-"""What a recipe says while it works, and two listeners: a silent one and one for a terminal."""
+"""What a recipe says while it works, and listeners: a silent one, one for a terminal, several at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBar
 
-__all__ = ["SILENT", "Progress", "RichProgress"]
+__all__ = ["SILENT", "Progress", "RichProgress", "Together"]
 
 
 class Progress(Protocol):
@@ -52,6 +52,40 @@ class _Silent:
 
 
 SILENT: Progress = _Silent()
+
+
+class Together:
+    """Several listeners as one; each hears everything, in their order."""
+
+    def __init__(self, *listeners: Progress) -> None:
+        self._listeners = listeners
+
+    def rows_read(self, done: int, total: int) -> None:
+        """Pass it on."""
+        for one in self._listeners:
+            one.rows_read(done, total)
+
+    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+        """Pass it on."""
+        for one in self._listeners:
+            one.run_started(
+                model=model, parameters=parameters, epochs=epochs, steps_per_epoch=steps_per_epoch
+            )
+
+    def epoch_started(self, epoch: int) -> None:
+        """Pass it on."""
+        for one in self._listeners:
+            one.epoch_started(epoch)
+
+    def step(self, step: int, loss: float, rows_per_s: float) -> None:
+        """Pass it on."""
+        for one in self._listeners:
+            one.step(step, loss, rows_per_s)
+
+    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+        """Pass it on."""
+        for one in self._listeners:
+            one.epoch_ended(epoch, loss, valid_auc, best=best)
 
 
 class RichProgress:
