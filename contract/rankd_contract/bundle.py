@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from rankd_contract.manifest import (
 )
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.schema_file import parse_schema
+from rankd_contract.seal import SEAL, SEAL_MOST_BYTES, Seal
 
 __all__ = [
     "Bundle",
@@ -42,7 +43,9 @@ __all__ = [
     "open_current",
     "point_to",
     "publish",
+    "put_seal",
     "read_pointer",
+    "read_seal",
     "versions",
 ]
 
@@ -91,10 +94,16 @@ class Bundle:
         return self.path / GOLDEN
 
 
-def publish(repository: Path, manifest: BundleManifest, files: Mapping[str, bytes | Path]) -> Bundle:
+def publish(
+    repository: Path,
+    manifest: BundleManifest,
+    files: Mapping[str, bytes | Path],
+    seal: Callable[[bytes], bytes] | None = None,
+) -> Bundle:
     """Publish files as the next version of `manifest.model` and point to it.
 
-    `manifest.version` and `manifest.files` are filled in here. Publishers of one model take turns.
+    `manifest.version` and `manifest.files` are filled in here. `seal` makes the signature file of the
+    manifest's bytes (`seal.py`). Publishers of one model take turns.
     """
     if not _MODEL_NAME.fullmatch(manifest.model):
         raise CorruptBundle(
@@ -102,7 +111,7 @@ def publish(repository: Path, manifest: BundleManifest, files: Mapping[str, byte
             "starting with a letter or a digit"
         )
     for name in files:
-        if not _FILE_NAME.fullmatch(name) or name == MANIFEST:
+        if not _FILE_NAME.fullmatch(name) or name in {MANIFEST, SEAL}:
             raise CorruptBundle(
                 f"file name {name!r}: expected a plain name of letters, digits, '_', '.', '-'"
             )
@@ -117,7 +126,10 @@ def publish(repository: Path, manifest: BundleManifest, files: Mapping[str, byte
                 _write(incoming / name, content)
             version = max(versions(repository, manifest.model), default=0) + 1
             entries = {name: _entry(incoming / name) for name in files}
-            _write(incoming / MANIFEST, replace(manifest, version=version, files=entries).to_json())
+            text = replace(manifest, version=version, files=entries).to_json()
+            _write(incoming / MANIFEST, text)
+            if seal is not None:
+                _write(incoming / SEAL, seal(text))
             _sync(incoming)
             bundle = open_bundle(incoming)
             incoming.rename(home / str(version))
@@ -142,6 +154,34 @@ def point_to(repository: Path, model: str, version: int) -> Bundle:
         bundle = open_bundle(home / str(version))
         _point(home, version, bundle.digest)
     return bundle
+
+
+def put_seal(bundle: Bundle, content: bytes) -> None:
+    """Put a signature file into a bundle, in place of one that is there. Raises OSError."""
+    home = bundle.path.parent
+    with _turn(home):
+        fresh = home / f".{SEAL}"
+        try:
+            _write(fresh, content)
+            fresh.replace(bundle.path / SEAL)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+        _sync(bundle.path)
+
+
+def read_seal(bundle: Bundle) -> Seal | None:
+    """Return who signed a bundle, unchecked; None where nobody did. Raises CorruptBundle."""
+    path = bundle.path / SEAL
+    try:
+        found = path.lstat()
+        if not _is_plain(found) or found.st_size > SEAL_MOST_BYTES:
+            raise CorruptBundle(f"{path}: must be a plain file of its own, at most {SEAL_MOST_BYTES} bytes")
+        return Seal.from_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CorruptBundle(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def open_bundle(path: Path) -> Bundle:
@@ -228,7 +268,7 @@ def _open(path: Path, text: bytes) -> Bundle:
         if required not in manifest.files:
             raise CorruptBundle(f"{path}: the manifest lists no {required}")
     try:
-        present = {p.name for p in path.iterdir()} - {MANIFEST}
+        present = {p.name for p in path.iterdir()} - {MANIFEST, SEAL}
         if present != set(manifest.files):
             missing = sorted(set(manifest.files) - present) or "none"
             extra = sorted(present - set(manifest.files)) or "none"

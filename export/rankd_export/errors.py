@@ -5,12 +5,21 @@ ExportError
   + GraphRefused    the exported graph breaks a rule that serving relies on
   + ParityFailed    the graph's scores are not the model's
   + QualityLost     the graph is in fewer bits, and ranks worse than allowed
+  + KeyUnusable     the file of a key to sign with holds none
   + TargetRefused   where a bundle is to be written for another server, there is something else
 """
 
 from __future__ import annotations
 
-__all__ = ["ExportError", "GraphRefused", "ParityFailed", "QualityLost", "RunUnusable", "TargetRefused"]
+__all__ = [
+    "ExportError",
+    "GraphRefused",
+    "KeyUnusable",
+    "ParityFailed",
+    "QualityLost",
+    "RunUnusable",
+    "TargetRefused",
+]
 
 
 class ExportError(Exception):
@@ -35,3 +44,7 @@ class QualityLost(ExportError):
 
 class TargetRefused(ExportError):
     """What would be written is there already, or something else is."""
+
+
+class KeyUnusable(ExportError):
+    """What is named as a key to sign with is none."""

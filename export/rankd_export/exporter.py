@@ -29,6 +29,7 @@ from rankd_export.item_part import difference, split
 from rankd_export.parity import TOLERANCE, Request, compare, run_onnx
 from rankd_export.precision import GOLDEN_TOLERANCE, Precision, reduced
 from rankd_export.quality import MAX_AUC_LOSS, judge, losses
+from rankd_export.signing import sealer
 from rankd_export.weights import write_apart
 from rankd_export.work import work_of
 from rankd_training.examples.reading import examples_for, reading_of
@@ -70,6 +71,7 @@ def export_run(
     explain: bool = False,
     calibrate: bool = False,
     variant: Variant | None = None,
+    key: Path | None = None,
 ) -> Bundle:
     """Export a run and publish it as the next version of model `name`.
 
@@ -81,13 +83,16 @@ def export_run(
         explain: give the graph an output that says what each score was made of, where the model can.
         calibrate: give the graph an output of calibrated scores; the service applies the curves itself.
         variant: publish it in fewer bits, if that loses little enough; default: float32.
+        key: file of a private key to sign it with; default: it is not signed.
 
     Raises:
         RunUnusable: the run is incomplete, or the fusion names a task it does not have.
         GraphRefused, ParityFailed: the graph is not fit to serve.
         QualityLost: the variant loses too much.
+        KeyUnusable: the file holds no key to sign with.
         ContractError: the bundle could not be published.
     """
+    seal = None if key is None else sealer(key)
     model = checkpoint.load(run)
     schema = model.schema
     architecture = name_of(model)
@@ -139,7 +144,7 @@ def export_run(
             GOLDEN_FILE: to_npz(golden, recorded),
             CARD: card(manifest, model).encode(),
         }
-        return publish(repository, manifest, {**described, **files})
+        return publish(repository, manifest, {**described, **files}, seal)
 
 
 def _graphs(graph: onnx.ModelProto, folder: Path) -> dict[str, Path]:

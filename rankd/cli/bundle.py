@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from rankd.cli.bundle_path import BundlePath, opened
+from rankd.cli.bundle_sign import sign
 from rankd.cli.bundle_triton import triton
 from rankd.cli.screen import JsonFlag, fail, out, print_json, wants
 from rankd_contract.bundle import Bundle, point_to
@@ -45,18 +46,32 @@ def show(path: BundlePath, as_json: JsonFlag = False) -> None:
 
 
 @app.command("verify")
-def verify(path: BundlePath, as_json: JsonFlag = False) -> None:
-    """Do what a service does before it serves: check every file and the signature, replay golden requests."""
+def verify(
+    path: BundlePath,
+    public_key: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of a public key in PEM: the bundle must be signed by its owner. Repeatable."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Do what a service does before it serves: check every file and graph, replay golden requests."""
     bundle = opened(path)
     with wants():
-        from rankd_service.errors import BundleRefused
+        from rankd_service.errors import BundleRefused, StartupFailed
         from rankd_service.inference.loader import load_model
+        from rankd_service.inference.trust import check_seal
         from rankd_service.settings_sources import load_settings
-    with wants(BundleRefused):
-        card = load_model(bundle, load_settings()).card
+    with wants(BundleRefused, StartupFailed):
+        settings = load_settings()
+        keys = public_key or settings.models.trusted_keys
+        signed_by = check_seal(bundle, keys)
+        card = load_model(bundle, settings).card
     if as_json:
-        print_json({"path": str(bundle.path), "digest": bundle.digest, "provider": card.provider})
+        verdict = {"path": str(bundle.path), "digest": bundle.digest, "provider": card.provider}
+        print_json({**verdict, "signed_by": signed_by or None})
         return
+    if signed_by:
+        out.print(f"signed by the key {signed_by}")
     out.print(
         f"{card.name} version {card.version}: {len(bundle.manifest.files)} files are those of the manifest, "
         f"and recorded requests give their scores on {card.provider}",
@@ -100,6 +115,7 @@ def use(
     out.print(f"{bundle.manifest.model}: services answer with version {bundle.manifest.version} from now on")
 
 
+app.command("sign")(sign)
 app.command("triton")(triton)
 
 

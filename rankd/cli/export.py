@@ -48,6 +48,9 @@ def export(
     max_auc_loss: Annotated[
         float, typer.Option(min=0, help="Refuse fewer bits where any task's AUC loses more than this.")
     ] = 0.001,
+    sign: Annotated[
+        Path | None, typer.Option("--sign", help="Sign it with the Ed25519 private key in this PEM file.")
+    ] = None,
     mlflow: Annotated[
         bool, typer.Option("--mlflow", help="Add the bundle to the MLflow run that `rankd train` logged.")
     ] = False,
@@ -83,6 +86,7 @@ def export(
             explain=explain,
             calibrate=calibrated,
             variant=variant,
+            key=sign,
         )
     if mlflow:
         with wants(TrackingFailed):

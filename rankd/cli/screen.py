@@ -69,6 +69,7 @@ EXTRAS = {
     "scipy": "training",
     "optuna": "tune",
     "mlflow": "mlflow",
+    "cryptography": "signing",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "service",

@@ -34,6 +34,7 @@ from rankd_service.features.store_address import StoreKind, parse_address
 from rankd_service.gauges import CrewGauges
 from rankd_service.inference.registry import ModelRegistry
 from rankd_service.inference.session import cuda_absence
+from rankd_service.inference.trust import read_keys
 from rankd_service.lifecycle import Lifecycle
 from rankd_service.listener import listen
 from rankd_service.loop_watch import LoopWatch
@@ -96,6 +97,7 @@ def wire(
     absent.
     """
     check_provider(settings.inference)
+    read_keys(settings.models.trusted_keys)  # a mistake in them would refuse every bundle
     clock, telemetry, registry = clock or SystemClock(), Telemetry(CollectorRegistry()), ModelRegistry()
     near = near_caches(settings.features, clock)
     telemetry.watch_near_caches(near)

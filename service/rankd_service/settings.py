@@ -187,6 +187,10 @@ class ModelSettings(_Section):
         le=16,
         description="Other versions of a model that are kept loaded, to be asked for or gone back to.",
     )
+    trusted_keys: tuple[_Folder, ...] = Field(
+        default=(),
+        description="Files of Ed25519 public keys in PEM; with any, only bundles signed by one are served.",
+    )
     trial_s: float = Field(
         default=60,
         ge=0,

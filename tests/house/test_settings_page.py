@@ -24,7 +24,13 @@ from rankd_service.settings_sources import load_settings
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 MADE = "<!-- From here on made by `python -m tests.house.test_settings_page`. -->\n"
 UNITS = {"s": "seconds", "ms": "milliseconds", "mb": "MiB", "bytes": "bytes"}
-TYPES = {"string": "text", "integer": "whole number", "number": "number", "object": "mapping"}
+TYPES = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "object": "mapping",
+    "array": "list",
+}
 HEAD = "| key | environment | type | default | allowed | unit | meaning |\n|---|---|---|---|---|---|---|\n"
 
 

@@ -35,6 +35,7 @@ from rankd_service.inference.item_parts import ItemParts
 from rankd_service.inference.registry import LoadedModel, Scorer
 from rankd_service.inference.session import GraphSession
 from rankd_service.inference.trial import Trial, weights_beside
+from rankd_service.inference.trust import check_seal
 from rankd_service.inference.whole_graph import WholeGraph
 from rankd_service.settings import ProviderChoice, Settings
 
@@ -85,10 +86,12 @@ def load_model(
 ) -> LoadedModel:
     """Try a verified bundle out, compile it and replay its recorded requests; item rows are kept in `near`.
 
-    `trial` is by default one as the settings say. Raises BundleRefused.
+    `trial` is by default one as the settings say. Raises BundleRefused, first of all where
+    `models.trusted_keys` are set and it is not signed by one of them.
     """
     manifest, schema = bundle.manifest, bundle.schema
     at = f"{manifest.model} version {manifest.version}"
+    check_seal(bundle, settings.models.trusted_keys)
     (trial or Trial(settings.models))(bundle)
     if not settings.models.trial_s:
         _check_graphs(at, bundle)
