@@ -30,7 +30,7 @@ from rankd_export.parity import TOLERANCE, Request, compare, run_onnx
 from rankd_export.precision import GOLDEN_TOLERANCE, Precision, reduced
 from rankd_export.quality import MAX_AUC_LOSS, judge, losses
 from rankd_export.signing import sealer
-from rankd_export.weights import write_apart
+from rankd_export.weights import load_back, write_apart
 from rankd_export.work import work_of
 from rankd_training.examples.reading import examples_for, reading_of
 from rankd_training.measures import calibration
@@ -101,25 +101,32 @@ def export_run(
     (example,) = sample_requests(run, [EXAMPLE])
     curves = calibration.read(run)
     in_graph = _curves(run, curves, schema) if calibrate else None
-    graph = to_onnx(model, schema, _tensors(example), explain=explain, calibration=in_graph)
-    report = compare(model, graph, sample_requests(run, PARITY, seed=1), calibration=in_graph)
-    about: dict[str, Any] = {"precision": Precision.FP32.value, "work": work_of(graph).to_json()}
     golden = sample_requests(run, GOLDEN, seed=2)
     recorded, tolerance = [_scores(model, request) for request in golden], TOLERANCE
-    if variant is not None and variant.precision is not Precision.FP32:
-        graph, lost = _reduced(run, schema, graph, variant)
-        about |= {"precision": variant.precision.value, "lost": lost, "max_auc_loss": variant.max_auc_loss}
-        recorded = [scores for _, scores in run_onnx(graph, golden)]
-        tolerance = GOLDEN_TOLERANCE[variant.precision]
     repository.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".graphs-", dir=repository) as folder:  # where there is room for them
-        files = _graphs(graph, Path(folder))
+    with TemporaryDirectory(prefix=".graphs-", dir=repository) as named:  # where there is room for them
+        folder = Path(named)
+        graph = to_onnx(model, schema, _tensors(example), explain=explain, calibration=in_graph, apart=folder)
+        requests = sample_requests(run, PARITY, seed=1)
+        report = compare(model, graph, requests, calibration=in_graph, apart=folder)
+        about: dict[str, Any] = {"precision": Precision.FP32.value, "work": work_of(graph).to_json()}
+        if variant is not None and variant.precision is not Precision.FP32:
+            load_back(graph, folder)
+            graph, lost = _reduced(run, schema, graph, variant)
+            about |= {
+                "precision": variant.precision.value,
+                "lost": lost,
+                "max_auc_loss": variant.max_auc_loss,
+            }
+            recorded = [scores for _, scores in run_onnx(graph, golden)]
+            tolerance = GOLDEN_TOLERANCE[variant.precision]
+        files = _graphs(graph, folder)
         in_two = split(graph)
         if in_two is not None:
-            files |= _written({ITEM_PART: in_two.item, REST: in_two.rest}, Path(folder))
-            apart = difference(files[ITEM_PART], files[REST], golden, recorded)
-            about["item_part"] = {"numbers": in_two.numbers, "difference": apart}
-            if not apart <= tolerance:  # a row that depends on the others is no item's own
+            files |= _written({ITEM_PART: in_two.item, REST: in_two.rest}, folder)
+            off = difference(files[ITEM_PART], files[REST], golden, recorded)
+            about["item_part"] = {"numbers": in_two.numbers, "difference": off}
+            if not off <= tolerance:  # a row that depends on the others is no item's own
                 del files[ITEM_PART], files[REST]
         manifest = BundleManifest(
             model=name or architecture,

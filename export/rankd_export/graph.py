@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import onnx
 import torch
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from rankd_contract.calibration import Calibration
+from rankd_contract.manifest import GRAPH
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import TensorSpec, calibrated, field_weights, inputs, outputs
 from rankd_export.calibrated import CalibratedScores
 from rankd_export.errors import GraphRefused
 from rankd_export.fold import serving_form
-from rankd_export.weights import check_size
+from rankd_export.weights import check_size, unload
 from rankd_training.models.explaining import Explaining
 
 __all__ = ["OPSET", "check", "results_of", "to_onnx"]
@@ -61,6 +63,7 @@ def to_onnx(
     explain: bool = False,
     calibration: Calibration | None = None,
     fold: bool = True,
+    apart: Path | None = None,
 ) -> onnx.ModelProto:
     """Export a model in evaluation mode -> a checked ONNX model (opset 20).
 
@@ -71,12 +74,14 @@ def to_onnx(
         explain: add the output `out_field_weights`, what each score was made of.
         calibration: add the output `out_calibrated`, the scores through these curves.
         fold: trace the model's serving form, where it has one.
+        apart: a folder to keep large tensors in, in `weights.bin`, which are then never part of the model
+            that is returned: the way for weights beyond the 2 GB of a protobuf.
 
     Raises:
         GraphRefused: the graph's inputs, outputs or names break a rule of serving, it cannot explain, or the
             model is larger than a graph can be.
     """
-    check_size(model)
+    check_size(model, in_memory=apart is None)
     specs = inputs(schema)
     results = results_of(model, schema, example, explain=explain, calibrate=calibration is not None)
     rows = {"R": Dim("R", min=1, max=_MAX_ROWS), "N": Dim("N", min=1, max=_MAX_ROWS)}
@@ -97,10 +102,12 @@ def to_onnx(
             verbose=False,
         )
     assert program is not None
+    if apart is not None:
+        unload(program.model, apart)
     proto: onnx.ModelProto = program.model_proto
     del proto.metadata_props[:]
     _strip_traces(proto)
-    check(proto, schema, results)
+    check(proto, schema, results, apart)
     return proto
 
 
@@ -125,9 +132,21 @@ def results_of(
     return (*outputs(schema), field_weights(schema, weight_NSO.shape[2]), *last)
 
 
-def check(proto: onnx.ModelProto, schema: FeatureSchema, results: Sequence[TensorSpec] | None = None) -> None:
-    """Raise GraphRefused where the graph breaks a rule of serving; `results` are by default the schema's."""
-    onnx.checker.check_model(proto, full_check=True)
+def check(
+    proto: onnx.ModelProto,
+    schema: FeatureSchema,
+    results: Sequence[TensorSpec] | None = None,
+    apart: Path | None = None,
+) -> None:
+    """Raise GraphRefused where the graph breaks a rule of serving.
+
+    `results` are by default the schema's; `apart` is the folder of its large tensors, if they have one.
+    """
+    if apart is None:
+        onnx.checker.check_model(proto, full_check=True)
+    else:  # tensors beside a model are found from where the model lies
+        (apart / GRAPH).write_bytes(proto.SerializeToString(deterministic=True))
+        onnx.checker.check_model(apart / GRAPH, full_check=True)
     results = outputs(schema) if results is None else results
     for found, expected in ((proto.graph.input, inputs(schema)), (proto.graph.output, results)):
         if [v.name for v in found] != [s.name for s in expected]:

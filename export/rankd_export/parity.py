@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,14 @@ def compare(
     requests: Sequence[Request],
     tolerance: float = TOLERANCE,
     calibration: Calibration | None = None,
+    apart: Path | None = None,
 ) -> ParityReport:
     """Compare the graph with the module it came from, request by request.
 
     The bound holds for probabilities in absolute terms, for logits relative to max(1, |logit|), and likewise
     for the weights of a graph that explains its scores. What a graph with `calibration` gives is compared
-    with what the service makes of the graph's own scores, to 1e-6.
+    with what the service makes of the graph's own scores, to 1e-6. `apart` is the folder of the graph's
+    large tensors, where they are not part of it.
 
     Raises:
         ParityFailed: with the size, the difference and the tolerance.
@@ -69,7 +72,7 @@ def compare(
     given = {value.name for value in graph.graph.output}
     names = [LOGITS, SCORES, *sorted(given & {FIELD_WEIGHTS, CALIBRATED})]
     sizes = []
-    for request, outputs in zip(requests, _run(graph, requests, names), strict=True):
+    for request, outputs in zip(requests, _run(graph, requests, names, apart), strict=True):
         found = dict(zip(names, outputs, strict=True))
         logits, scores = found[LOGITS], found[SCORES]
         features = {name: torch.from_numpy(array) for name, array in request.items()}
@@ -125,7 +128,10 @@ def _relative(found: NDArray[Any], expected: NDArray[Any]) -> float:
 
 
 def _run(
-    graph: onnx.ModelProto, requests: Sequence[Request], names: Sequence[str]
+    graph: onnx.ModelProto, requests: Sequence[Request], names: Sequence[str], apart: Path | None = None
 ) -> list[list[NDArray[Any]]]:
-    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    if apart is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(apart))
+    session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [[np.asarray(array) for array in session.run(list(names), dict(r))] for r in requests]

@@ -69,3 +69,6 @@ def test_a_model_that_no_graph_holds_is_refused_by_name() -> None:
         check_size(wide)
     with pytest.raises(GraphRefused, match=r"the weights take 4\.29 GB"):
         check_size(many)
+    check_size(many, in_memory=False)
+    with pytest.raises(GraphRefused, match="CUDA kernels index a tensor with 32 bits"):
+        check_size(wide, in_memory=False)

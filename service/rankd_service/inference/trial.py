@@ -96,6 +96,7 @@ class Trial:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                process_group=0,  # Ctrl-C is for the service, which ends it
             )
         try:
             said, _ = process.communicate(timeout=settings.trial_s + _GRACE_S)
