@@ -127,8 +127,11 @@ def another_opset(model: onnx.ModelProto) -> None:
 
 
 FOUND: dict[str, tuple[Change, str]] = {
-    "custom operator": (custom_operator, "domain 'com.example'; only ONNX' own are served"),
-    "an operator of the runtime that reads a file": (runtimes_own_operator, "domain 'com.microsoft'"),
+    "custom operator": (custom_operator, "domain 'com.example'; only ONNX' own and fused ones"),
+    "an operator of the runtime that reads a file": (
+        runtimes_own_operator,
+        "operator 'EPContext' of com.microsoft",
+    ),
     "a million nodes": (a_million_nodes, "more than 10,000 nodes"),
     "many declared values": (many_values, "more than 200,000 parts"),
     "a recursive function": (a_function_that_calls_itself, "holds functions of its own"),
@@ -245,6 +248,18 @@ def test_what_hangs_or_fills_memory_does_so_alone(what: str, tmp_path: Path) -> 
     with pytest.raises(BundleRefused, match="films version 2: ") as error:
         load_model(open_current(tmp_path, "films"), settings)
     assert said in str(error.value)
+
+
+def test_fused_operators_of_the_runtime_are_no_code_of_others(tmp_path: Path) -> None:
+    def fused(model: onnx.ModelProto) -> None:
+        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+        for node in model.graph.node:
+            if node.output[0] == SCORES:
+                node.op_type, node.domain = "FusedMatMul", "com.microsoft"
+                node.input.append("unit")
+        model.graph.initializer.append(constant(np.eye(2, dtype=np.float32), "unit"))
+
+    assert load_model(changed(tmp_path, fused), TRIED).card.version == 2
 
 
 def trials() -> list[str]:

@@ -1,7 +1,7 @@
 """What a graph file may hold, looked at before a runtime reads it: anybody may have written a bundle.
 
-An export is some hundred nodes of standard operators in a straight line, its large tensors in one file beside
-it. Whatever else the format allows (operators of other domains, functions that call functions, loops, files
+An export is some hundred nodes of known operators in a straight line, its large tensors in one file beside
+it. Whatever else the format allows (operators of others, functions that call functions, loops, files
 named by path, tensors of any declared size) is refused here by name. The file is mapped and walked; no tensor
 is read, and the walk ends where there is too much of anything.
 """
@@ -24,7 +24,28 @@ MOST_PARTS = 200_000
 """Nodes, tensors, declared values, attributes and dimensions, in all."""
 MOST_ELEMENTS = (1 << 31) - 1
 """Of one tensor: beyond, indices of 32 bits wrap."""
-_DOMAINS = ("", "ai.onnx")
+_ONNX, _CONTRIB = ("", "ai.onnx"), "com.microsoft"
+# The runtime's own that only compute; others of them read files (EPContext), or hold graphs.
+_FUSED = frozenset(
+    {
+        *(
+            "Attention",
+            "BiasGelu",
+            "BiasSoftmax",
+            "DynamicQuantizeMatMul",
+            "FastGelu",
+            "FusedGemm",
+            "FusedMatMul",
+        ),
+        *("GatherBlockQuantized", "Gelu", "MatMulIntegerToFloat", "MatMulNBits", "MultiHeadAttention"),
+        *(
+            "PackedMultiHeadAttention",
+            "QuickGelu",
+            "SkipLayerNormalization",
+            "SkipSimplifiedLayerNormalization",
+        ),
+    }
+)
 _MOST_TEXT = 4096
 # Bytes of one element by ONNX' number of its type; what is not here (text, complex, 4 bits) no export has.
 _BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
@@ -33,7 +54,7 @@ _BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 1
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_TRAINING, _MODEL_FUNCTION = 7, 8, 20, 25
 _OPSET_DOMAIN, _OPSET_VERSION = 1, 2
 _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
-_NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
+_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
 _TENSOR_OUTSIDE, _TENSOR_LOCATION = 13, 14
@@ -110,7 +131,7 @@ class _Walk:
                 self._check_domain(domain)
             elif number == _OPSET_VERSION and isinstance(value, int):
                 version = value
-        if version != self._opset:
+        if domain in _ONNX and version != self._opset:
             raise GraphError(f"the graph is of opset {version}, the manifest says {self._opset}")
 
     def _graph(self, span: Span) -> None:
@@ -128,11 +149,20 @@ class _Walk:
                 raise GraphError("the graph holds a sparse tensor, which may unpack to any size")
 
     def _node(self, span: Span) -> None:
+        domain = operator = ""
         for number, value in self._messages(span):
             if number == _NODE_DOMAIN:
-                self._check_domain(self._text(value))
+                domain = self._text(value)
+            elif number == _NODE_OPERATOR:
+                operator = self._text(value)
             elif number == _NODE_ATTRIBUTE:
                 self._attribute(value)
+        self._check_domain(domain)
+        if domain == _CONTRIB and operator not in _FUSED:
+            raise GraphError(
+                f"the graph uses the operator {operator[:80]!r} of {_CONTRIB}; of these only fused "
+                "computations are served"
+            )
 
     def _attribute(self, span: Span) -> None:
         for number, value in self._messages(span):
@@ -198,10 +228,10 @@ class _Walk:
             )
 
     def _check_domain(self, domain: str) -> None:
-        if domain not in _DOMAINS:
+        if domain not in _ONNX and domain != _CONTRIB:
             raise GraphError(
-                f"the graph uses operators of the domain {domain[:80]!r}; only ONNX' own are served, so that "
-                "no bundle brings code"
+                f"the graph uses operators of the domain {domain[:80]!r}; only ONNX' own and fused ones of "
+                "the runtime are served, so that no bundle brings code"
             )
 
     def _messages(self, span: Span) -> Iterator[tuple[int, Span]]:

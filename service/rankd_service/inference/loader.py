@@ -34,7 +34,7 @@ from rankd_service.inference.graph_file import GraphError, check_graph
 from rankd_service.inference.item_parts import ItemParts
 from rankd_service.inference.registry import LoadedModel, Scorer
 from rankd_service.inference.session import GraphSession
-from rankd_service.inference.trial import Trial, weights_beside
+from rankd_service.inference.trial import Trial, graphs_of, weights_beside
 from rankd_service.inference.trust import check_seal
 from rankd_service.inference.whole_graph import WholeGraph
 from rankd_service.settings import ProviderChoice, Settings
@@ -131,7 +131,7 @@ def load_model(
 
 
 def _check_graphs(at: str, bundle: Bundle) -> None:
-    for graph in (bundle.graph, *(bundle.in_two or ())):
+    for graph in graphs_of(bundle):
         try:
             check_graph(graph, bundle.manifest.opset, weights_beside(bundle))
         except (GraphError, OSError) as error:

@@ -13,15 +13,17 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from pathlib import Path
 
 from rankd_contract.bundle import Bundle
 from rankd_contract.manifest import WEIGHTS
 from rankd_service.errors import BundleRefused
 from rankd_service.settings import ModelSettings
 
-__all__ = ["Trial", "weights_beside"]
+__all__ = ["Trial", "graphs_of", "weights_beside"]
 
 _REFUSED = 3
+_GRAPHS = ".onnx"
 
 # With the import path of this process, whatever made it, and none of the working folder's own.
 _BOOT = """
@@ -80,7 +82,8 @@ class Trial:
         chains = [[bundle.graph], *([] if bundle.in_two is None else [bundle.in_two])]
         of_files = sum(entry.bytes for entry in bundle.manifest.files.values())
         orders = {
-            "graphs": [[str(path) for path in chain] for chain in chains],
+            "checked": [str(path) for path in graphs_of(bundle)],
+            "run": [[str(path) for path in chain] for chain in chains],
             "golden": str(bundle.golden),
             "opset": bundle.manifest.opset,
             "apart": weights_beside(bundle),
@@ -113,6 +116,11 @@ class Trial:
             f"it was tried out for {self._settings.trial_s:g} s (models.trial_s) and had not come through by "
             "then; export again, or raise that if the model is sound and the machine slow"
         )
+
+
+def graphs_of(bundle: Bundle) -> list[Path]:
+    """Return every graph of a bundle."""
+    return [bundle.path / name for name in sorted(bundle.manifest.files) if name.endswith(_GRAPHS)]
 
 
 def weights_beside(bundle: Bundle) -> dict[str, int]:
