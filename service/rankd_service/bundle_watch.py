@@ -184,6 +184,8 @@ class BundleWatch:
         try:
             model = load_current(self._repository, name, self._settings, self._near, self._trial)
         except BundleRefused as error:
+            if self._trial.stopped:  # it was not tried out to its end
+                return None
             if self._said.get(name) != str(error):  # not again at every attempt
                 _log.error("bundle refused: %s", error)
             self._said[name] = str(error)
@@ -213,7 +215,8 @@ class BundleWatch:
         try:
             return load_version(self._repository, name, version, self._settings, self._near, self._trial)
         except BundleRefused as error:
-            _log.error("bundle refused: %s", error)
+            if not self._trial.stopped:
+                _log.error("bundle refused: %s", error)
             return None
 
     def _serve(self, name: str, model: LoadedModel) -> bool:

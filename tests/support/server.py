@@ -48,7 +48,7 @@ def until_ready(address: str) -> None:
     until(f"{address}/readyz")
 
 
-def until(url: str, tries: int = 200) -> None:
+def until(url: str, tries: int = 800) -> None:
     """Ask again and again until the answer is 200."""
     transport = httpx.HTTPTransport(retries=20)  # the transport waits between refused connections
     waited = threading.Event()

@@ -46,6 +46,11 @@ class Trial:
         self._lock, self._stopped = threading.Lock(), False
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether nothing is tried any more."""
+        return self._stopped
+
     def stop(self) -> None:
         """End what is being tried, and try nothing more; its bundle is refused."""
         with self._lock:
