@@ -2,16 +2,16 @@
 
     python bench/histories.py
 
-MovieLens-100k. Each contestant is searched over the same settings, two seeds each, on a file without test
-rows; the setting with the best validation AUC within users is then trained with five seeds and scored on the
-test part once. Some fifteen minutes on one core.
+MovieLens-100k. The three contestants are searched over the same settings, two seeds each, on a file without
+test rows; the setting with the best validation AUC is then trained with five seeds and scored on the test
+part once. Controls, which show where the differences come from, borrow their model's settings and have three
+seeds. Some half an hour on one core.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -21,61 +21,63 @@ from typing import Any
 
 from rich.progress import track
 
-from rankd_training.data import catalog
+from bench.behaviours import DATA, Sources
+from bench.histories_page import markdown
 from rankd_training.measures.intervals import resampled_aucs, user_auc_difference
+from rankd_training.measures.metrics import user_auc
 from rankd_training.trials.comparison import holm, paired_t
 from rankd_training.trials.provenance import made_by
-from rankd_training.trials.trial import Source, Trial, TrialResult, TrialStore
-from rankd_training.trials.withheld import without_test
+from rankd_training.trials.trial import Trial, TrialResult, TrialStore
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-DATA, MEASURES = "movielens-100k", ("auc", "user_auc", "log_loss")
-SEARCH_SEEDS, SEEDS = (11, 12), (1, 2, 3, 4, 5)
-SEQUENCE = re.compile(r"^ *- \{name: recent_liked,.*\n", re.MULTILINE)
+SEARCH_SEEDS, SEEDS, CONTROL_SEEDS = (11, 12), (1, 2, 3, 4, 5), (1, 2, 3)
+MEASURES = ("auc", "user_auc", "moment_auc", "log_loss")
 COMMON: Mapping[str, Any] = {
     "epochs": 12,
-    "patience": 3,
-    "stop_on": "user_auc",
-    "batch_size": 512,
+    "patience": 2,
+    "stop_on": "auc",
+    "batch_size": 2048,
+    "average_decay": 0.98,
     "unknown_rates": {"user_id": 0.97},
+}
+MODEL: Mapping[str, Mapping[str, Any]] = {
+    "infnet": {"embedding_width": 8, "dropout": 0.4, "embedding_std": 0.01},
+    "dcnv2": {"cross_layers": 1, "hidden": [64, 32], "mix": [], "dropout": 0.5, "embedding_std": 0.003},
 }
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model over the fields with the history or without it."""
+    """A model over one definition of history. A control borrows the settings of its model's contestant."""
 
     title: str
     model: str
-    history: bool
+    history: str
+    control: bool = False
 
 
 CONTESTANTS = (
-    Contestant("infnet, history", "infnet", history=True),
-    Contestant("infnet, no history", "infnet", history=False),
-    Contestant("dcnv2, history pooled", "dcnv2", history=True),
+    Contestant("infnet, liked and disliked", "infnet", "both"),
+    Contestant("infnet, no history", "infnet", "none"),
+    Contestant("dcnv2, liked and disliked pooled", "dcnv2", "both"),
+    Contestant("infnet, liked", "infnet", "liked", control=True),
+    Contestant("infnet, liked, dealt out anew", "infnet", "borrowed", control=True),
+    Contestant("infnet, with stars", "infnet", "stars", control=True),
+    Contestant("dcnv2, no history", "dcnv2", "none", control=True),
+    Contestant("dcnv2, liked pooled", "dcnv2", "liked", control=True),
+    Contestant("dcnv2, with stars pooled", "dcnv2", "stars", control=True),
 )
 
 
 def grid(model: str) -> list[dict[str, Any]]:
-    """Settings to choose from: learning rate, decay of embeddings, and how strongly the network is held."""
-    own: list[dict[str, Any]]
-    if model == "infnet":
-        own = [
-            {"embedding_width": 16, "dropout": 0.1, "embedding_std": 0.05},
-            {"embedding_width": 8, "dropout": 0.4, "embedding_std": 0.01},
-        ]
-    else:
-        small: dict[str, Any] = {"cross_layers": 1, "hidden": [64, 32], "mix": []}
-        own = [
-            {**small, "dropout": 0.1, "embedding_std": 0.05},
-            {**small, "dropout": 0.5, "embedding_std": 0.003},
-        ]
+    """Settings to choose from: learning rate, and how strongly weights are drawn to zero."""
     return [
-        {**COMMON, "learning_rate": rate, "embedding_decay": decay, "model_config": config}
-        for rate in (5e-4, 2e-3)
-        for decay in (0.1, 1.0)
-        for config in own
+        {**COMMON, "learning_rate": rate, **decays, "model_config": MODEL[model]}
+        for rate in (1e-3, 3e-3)
+        for decays in (
+            {"embedding_decay": 1.0, "weight_decay": 0.0},
+            {"embedding_decay": 3.0, "weight_decay": 1.0},
+        )
     ]
 
 
@@ -84,34 +86,33 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     options.add_argument("--work", type=Path, default=Path(".rankd/histories"), help="trials are kept here")
     options.add_argument("--out", type=Path, default=RESULTS)
+    options.add_argument("--search-only", action="store_true", help="end before any test row is scored")
     asked = options.parse_args()
-    asked.work.mkdir(parents=True, exist_ok=True)
-    source = Source(catalog.get(DATA) / "examples.parquet", catalog.describe(DATA).schema)
-    plain = asked.work / "no-history.yaml"
-    text, found = SEQUENCE.subn("", source.schema.read_text(encoding="utf-8"))
-    assert found == 1
-    plain.write_text(text, encoding="utf-8")
-    sources = {True: source, False: Source(source.examples, plain)}
-    stores = {history: TrialStore(asked.work / "trials", of) for history, of in sources.items()}
-    blind = {
-        history: TrialStore(
-            asked.work / "trials", without_test(of, asked.work / f"withheld-{history}.parquet")
-        )
-        for history, of in sources.items()
-    }
-    chosen = {one.title: search(one, blind[one.history]) for one in CONTESTANTS}
+    sources = Sources(asked.work)
+    whole = {name: TrialStore(asked.work / "trials", of) for name, of in sources.whole.items()}
+    blind = {name: TrialStore(asked.work / "trials", of) for name, of in sources.blind.items()}
+    chosen = {one.title: search(one, blind[one.history]) for one in CONTESTANTS if not one.control}
+    if asked.search_only:
+        print(json.dumps(chosen, indent=2))
+        return
+    for one in CONTESTANTS:
+        if one.control:
+            lender = next(c for c in CONTESTANTS if c.model == one.model and c.history == "both")
+            chosen[one.title] = {"settings": chosen[lender.title]["settings"], "borrowed": lender.title}
     runs = {
         one.title: [
-            stores[one.history].run(Trial(one.model, chosen[one.title]["settings"], seed))
-            for seed in track(SEEDS, description=one.title)
+            whole[one.history].run(Trial(one.model, chosen[one.title]["settings"], seed))
+            for seed in track(CONTROL_SEEDS if one.control else SEEDS, description=one.title)
         ]
         for one in CONTESTANTS
     }
+    judged = Judged(sources, runs)
     report = {
         "data": DATA,
         **made_by("python bench/histories.py", datetime.now(UTC).date().isoformat()),
-        "contestants": {title: summary(runs[title], chosen[title]) for title in runs},
-        "differences": differences(source, runs),
+        "settings_tried": len(grid("infnet")),
+        "contestants": {title: {**chosen[title], **judged.summary(title)} for title in runs},
+        "differences": judged.differences([one.title for one in CONTESTANTS if not one.control]),
     }
     (asked.out / "histories.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (asked.out / "histories.md").write_text(markdown(report), encoding="utf-8")
@@ -122,103 +123,77 @@ def search(one: Contestant, store: TrialStore) -> dict[str, Any]:
     tried = []
     for settings in track(grid(one.model), description=f"search {one.title}"):
         results = [store.run(Trial(one.model, settings, seed)) for seed in SEARCH_SEEDS]
-        tried.append((mean(result.mean("valid", "user_auc") for result in results), settings))
+        tried.append((mean(result.mean("valid", "auc") for result in results), settings))
     best = max(tried, key=lambda pair: pair[0])
-    return {"settings": best[1], "valid_user_auc": [score for score, _ in tried]}
+    return {"settings": best[1], "valid_auc": [score for score, _ in tried]}
 
 
-def summary(runs: list[TrialResult], chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Mean and deviation over seeds, by split, task and measure."""
-    spread: dict[str, Any] = {}
-    for split in ("valid", "test"):
-        for task in runs[0].metrics[split]:
-            for measure in MEASURES:
-                values = [getattr(run.metrics[split][task], measure) for run in runs]
-                spread[f"{split} {task} {measure}"] = {"mean": mean(values), "std": stdev(values)}
-    return {**chosen, "parameters": runs[0].parameters, "metrics": spread}
+class Judged:
+    """All runs on the rows that they were not trained on."""
 
+    def __init__(self, sources: Sources, runs: Mapping[str, list[TrialResult]]) -> None:
+        self._examples = sources.whole["none"].load()
+        self._moment_n, self._runs = sources.moment_n, runs
 
-def differences(source: Source, runs: Mapping[str, list[TrialResult]]) -> list[dict[str, Any]]:
-    """Test figures of the first contestant minus each other's: over seeds, and over the test part's users."""
-    examples = source.load()
-    rows = examples.rows["test"]
-    label_NT, user_N = examples.label_nT[rows], examples.group_n[rows]
-    first, *others = runs
-    score = {title: [run.scores()["test"] for run in of] for title, of in runs.items()}
-    entries: list[dict[str, Any]] = []
-    for t, task in enumerate(examples.schema.tasks):
-        columns = {title: [score_NT[:, t] for score_NT in of] for title, of in score.items()}
-        drawn = resampled_aucs(label_NT[:, t], [*columns.values()], user_N)
-        assert drawn is not None
-        by_title = dict(zip(columns, drawn, strict=True))
-        for other in others:
-            within = user_auc_difference(label_NT[:, t], columns[first], columns[other], user_N)
-            seeds = {
-                measure: asdict(
-                    paired_t(*(_values(runs[title], task.name, measure) for title in (first, other)))
+    def summary(self, title: str) -> dict[str, Any]:
+        """Mean and deviation over seeds, by split, task and measure."""
+        spread = {
+            f"{split} {task} {measure}": {"mean": mean(values), "std": stdev(values)}
+            for split in ("valid", "test")
+            for task in self._tasks()
+            for measure in MEASURES
+            for values in [self._values(title, split, task, measure)]
+        }
+        return {
+            "parameters": self._runs[title][0].parameters,
+            "seeds": len(self._runs[title]),
+            "metrics": spread,
+        }
+
+    def differences(self, titles: list[str]) -> list[dict[str, Any]]:
+        """Test figures of the first minus each other's: over seeds, and over the test part's users."""
+        first, *others = titles
+        examples = self._examples
+        rows = examples.rows["test"]
+        user_N = examples.group_n[rows]
+        entries: list[dict[str, Any]] = []
+        for t, task in enumerate(self._tasks()):
+            label_N = examples.label_nT[rows, t]
+            scores = {title: [run.scores()["test"][:, t] for run in self._runs[title]] for title in titles}
+            drawn = resampled_aucs(label_N, [*scores.values()], user_N)
+            assert drawn is not None
+            by_title = dict(zip(scores, drawn, strict=True))
+            for other in others:
+                within = user_auc_difference(label_N, scores[first], scores[other], user_N)
+                entries.append(
+                    {
+                        "task": task,
+                        "models": [first, other],
+                        "seeds": {
+                            measure: asdict(
+                                paired_t(*(self._values(of, "test", task, measure) for of in (first, other)))
+                            )
+                            for measure in MEASURES[:3]
+                        },
+                        "auc": asdict(by_title[first].minus(by_title[other])),
+                        "user_auc": asdict(within) if within else None,
+                    }
                 )
-                for measure in ("auc", "user_auc")
-            }
-            entries.append(
-                {
-                    "task": task.name,
-                    "models": [first, other],
-                    "seeds": seeds,
-                    "auc": asdict(by_title[first].minus(by_title[other])),
-                    "user_auc": asdict(within) if within else None,
-                }
-            )
-    for measure in ("auc", "user_auc"):
-        for entry, p in zip(entries, holm([e["seeds"][measure]["p"] for e in entries]), strict=True):
-            entry["seeds"][measure]["p_holm"] = p
-    return entries
+        for measure in MEASURES[:3]:
+            for entry, p in zip(entries, holm([e["seeds"][measure]["p"] for e in entries]), strict=True):
+                entry["seeds"][measure]["p_holm"] = p
+        return entries
 
+    def _tasks(self) -> list[str]:
+        return [task.name for task in self._examples.schema.tasks]
 
-def _values(runs: list[TrialResult], task: str, measure: str) -> list[float]:
-    return [getattr(run.metrics["test"][task], measure) for run in runs]
-
-
-def markdown(report: Mapping[str, Any]) -> str:
-    """Write it for people."""
-    machine = report["machine"]
-    lines = [
-        "# Do histories help?",
-        "",
-        f"`{report['command']}`, {report['date']}, {machine['cores']} cores of {machine['cpu']}.",
-        "",
-        f"{report['data']}, five seeds each. Each contestant: the best of {len(grid('infnet'))} settings by",
-        "AUC within users on validation rows, two seeds a setting, on a file without test rows.",
-        "",
-        "| task | contestant | AUC | AUC within users | log loss | validation, within users |",
-        "|---|---|---|---|---|---|",
-    ]
-    tasks = list(dict.fromkeys(entry["task"] for entry in report["differences"]))
-    for task in tasks:
-        for title, one in report["contestants"].items():
-            cells = [
-                "{mean:.4f} ± {std:.4f}".format(**one["metrics"][f"{split} {task} {measure}"])
-                for split, measure in (*(("test", m) for m in MEASURES), ("valid", "user_auc"))
-            ]
-            lines.append(f"| {task} | {title} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "Differences on test, the first minus the other: mean over seeds with the p-value of a paired t-test",
-        "(Holm over all lines of a column), and the middle 95 % of paired resamples of the test users.",
-        "",
-        "| task | against | AUC | over users | AUC within users | over users |",
-        "|---|---|---|---|---|---|",
-    ]
-    for entry in report["differences"]:
-        cells = []
-        for measure in ("auc", "user_auc"):
-            seeds, rows = entry["seeds"][measure], entry[measure]
-            p = "" if seeds["p_holm"] is None else f", p {seeds['p_holm']:.3f}"
-            cells += [f"{seeds['mean']:+.4f}{p}", f"{rows['low']:+.4f} to {rows['high']:+.4f}"]
-        lines.append(f"| {entry['task']} | {entry['models'][1]} | {' | '.join(cells)} |")
-    lines += ["", "Settings chosen:", ""]
-    for title, one in report["contestants"].items():
-        lines.append(f"- {title} ({one['parameters']:,} parameters): `{json.dumps(one['settings'])}`")
-    return "\n".join([*lines, ""])
+    def _values(self, title: str, split: str, task: str, measure: str) -> list[float]:
+        runs = self._runs[title]
+        if measure != "moment_auc":
+            return [getattr(run.metrics[split][task], measure) for run in runs]
+        rows, t = self._examples.rows[split], self._tasks().index(task)
+        label_N, moment_N = self._examples.label_nT[rows, t], self._moment_n[rows]
+        return [user_auc(label_N, run.scores()[split][:, t], moment_N) or 0.0 for run in runs]
 
 
 if __name__ == "__main__":
