@@ -4,7 +4,7 @@
 
 MovieLens-100k. The three contestants are searched over the same settings, two seeds each, on a file without
 test rows; the setting with the best validation AUC is then trained with five seeds and scored on the test
-part once. Controls, which show where the differences come from, borrow their model's settings and have three
+part once. Controls, which show where the differences come from, borrow their model's settings and have two
 seeds. Some half an hour on one core.
 """
 
@@ -30,7 +30,7 @@ from rankd_training.trials.provenance import made_by
 from rankd_training.trials.trial import Trial, TrialResult, TrialStore
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
-SEARCH_SEEDS, SEEDS, CONTROL_SEEDS = (11, 12), (1, 2, 3, 4, 5), (1, 2, 3)
+SEARCH_SEEDS, SEEDS, CONTROL_SEEDS = (11, 12), (1, 2, 3, 4, 5), (1, 2)
 MEASURES = ("auc", "user_auc", "moment_auc", "log_loss")
 COMMON: Mapping[str, Any] = {
     "epochs": 12,
@@ -62,7 +62,6 @@ CONTESTANTS = (
     Contestant("dcnv2, liked and disliked pooled", "dcnv2", "both"),
     Contestant("infnet, liked", "infnet", "liked", control=True),
     Contestant("infnet, liked, dealt out anew", "infnet", "borrowed", control=True),
-    Contestant("infnet, with stars", "infnet", "stars", control=True),
     Contestant("dcnv2, no history", "dcnv2", "none", control=True),
     Contestant("dcnv2, liked pooled", "dcnv2", "liked", control=True),
     Contestant("dcnv2, with stars pooled", "dcnv2", "stars", control=True),
@@ -86,15 +85,11 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     options.add_argument("--work", type=Path, default=Path(".rankd/histories"), help="trials are kept here")
     options.add_argument("--out", type=Path, default=RESULTS)
-    options.add_argument("--search-only", action="store_true", help="end before any test row is scored")
     asked = options.parse_args()
     sources = Sources(asked.work)
     whole = {name: TrialStore(asked.work / "trials", of) for name, of in sources.whole.items()}
     blind = {name: TrialStore(asked.work / "trials", of) for name, of in sources.blind.items()}
     chosen = {one.title: search(one, blind[one.history]) for one in CONTESTANTS if not one.control}
-    if asked.search_only:
-        print(json.dumps(chosen, indent=2))
-        return
     for one in CONTESTANTS:
         if one.control:
             lender = next(c for c in CONTESTANTS if c.model == one.model and c.history == "both")
