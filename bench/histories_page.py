@@ -62,8 +62,8 @@ def _what(report: Mapping[str, Any]) -> list[str]:
             'their model\'s settings. "Within moments" compares only rows of one user in one second, who had '
             'one history, as the candidates of a request have; "within users" also compares what a user '
             "rated at different times. These test rows were scored once before, for the liked films alone, "
-            "with settings chosen by AUC within users: INFNet with a history was then below itself without, by "
-            "0.007 on liked and by 0.021 within users."
+            "with settings chosen by AUC within users: INFNet with a history was then below itself without, "
+            "by 0.007 on liked and by 0.021 within users."
         ),
     ]
 
@@ -116,9 +116,9 @@ def _findings(report: Mapping[str, Any], tasks: list[str]) -> list[str]:
         ),
         _wrapped(
             "- AUC within users is lower with any history. A history moves with time, and with it all scores "
-            "of its user, which reorders rows of different moments; a request ranks candidates of one. Within "
-            f"moments INFNet has {of('infnet, liked and disliked', 'moment_auc')} with two sequences and "
-            f"{of('infnet, no history', 'moment_auc')} without: no difference beyond chance."
+            "of its user, which reorders rows of different moments; a request ranks candidates of one. "
+            f"Within moments INFNet has {of('infnet, liked and disliked', 'moment_auc')} with two sequences "
+            f"and {of('infnet, no history', 'moment_auc')} without: no difference beyond chance."
         ),
     ]
 
