@@ -94,7 +94,7 @@ def _with_histories(table: pa.Table) -> pa.Table:
         table.append_column("last_liked", _kept(films, liked))
         .append_column("last_disliked", _kept(films, ~liked))
         .append_column("last_stars", stars)
-        .append_column("borrowed", table[SHIPPED].take(pa.array(dealt_N)))
+        .append_column("borrowed", table[SHIPPED].take(dealt_N))
     )
 
 
