@@ -21,6 +21,7 @@ from pathlib import Path
 
 from rankd_contract.errors import CorruptBundle, SchemaError
 from rankd_contract.manifest import (
+    CUDA_GRAPH,
     GOLDEN,
     GRAPH,
     ITEM_PART,
@@ -87,6 +88,11 @@ class Bundle:
         if ITEM_PART not in self.manifest.files or REST not in self.manifest.files:
             return None
         return self.path / ITEM_PART, self.path / REST
+
+    @property
+    def cuda_graph(self) -> Path:
+        """The graph for CUDA, where the manifest says that there is one."""
+        return self.path / CUDA_GRAPH
 
     @property
     def golden(self) -> Path:
@@ -267,6 +273,8 @@ def _open(path: Path, text: bytes) -> Bundle:
     for required in (GRAPH, SCHEMA, GOLDEN):
         if required not in manifest.files:
             raise CorruptBundle(f"{path}: the manifest lists no {required}")
+    if (manifest.cuda is not None) != (CUDA_GRAPH in manifest.files):
+        raise CorruptBundle(f"{path}: the manifest says how to run {CUDA_GRAPH} or lists it, not both")
     try:
         present = {p.name for p in path.iterdir()} - {MANIFEST, SEAL}
         if present != set(manifest.files):

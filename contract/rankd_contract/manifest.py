@@ -9,11 +9,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
 from rankd_contract.calibration import Calibration
+from rankd_contract.cuda_graph import CudaGraph
 from rankd_contract.errors import CorruptBundle, UnsupportedFormat
 from rankd_contract.signature import TensorSpec
 
 __all__ = [
     "CARD",
+    "CUDA_GRAPH",
     "FORMAT",
     "GOLDEN",
     "GRAPH",
@@ -26,12 +28,12 @@ __all__ = [
     "FileEntry",
 ]
 
-FORMAT = "rankd-bundle/3"
-# Version 1 had no calibration, version 2 did not say how its graph was made.
-READABLE = ("rankd-bundle/1", "rankd-bundle/2", FORMAT)
+FORMAT = "rankd-bundle/4"
+# Version 1 had no calibration, version 2 did not say how its graph was made, version 3 had no graph for CUDA.
+READABLE = ("rankd-bundle/1", "rankd-bundle/2", "rankd-bundle/3", FORMAT)
 MANIFEST, GRAPH, SCHEMA, GOLDEN = "manifest.json", "model.onnx", "schema.yaml", "golden.npz"
-# For people, and the graph's large tensors; a bundle may lack either.
-CARD, WEIGHTS = "card.md", "weights.bin"
+# For people, the graphs' large tensors, and the graph for CUDA; a bundle may lack each.
+CARD, WEIGHTS, CUDA_GRAPH = "card.md", "weights.bin", "model.cuda.onnx"
 # The graph once more, in two: what rests on the item alone, and what follows. A bundle has both or neither.
 ITEM_PART, REST = "item_part.onnx", "rest.onnx"
 
@@ -50,9 +52,9 @@ class BundleManifest:
 
     `fusion` maps task names to the weights of the ranking score (a weighted mean of the task scores);
     `calibration` maps task names to the curve that follows the graph (`calibration.py`); `golden_tolerance`
-    is how far replayed scores, as the graph gives them, may lie from the recorded ones; `parity`, `metrics`,
-    `record` and `export` (how the graph was made, and what that cost) are reports for people and gates, not
-    read on the scoring path.
+    is how far replayed scores, as the graph gives them, may lie from the recorded ones; `cuda` says how the
+    graph for CUDA is run, where there is one; `parity`, `metrics`, `record` and `export` (how the graph was
+    made, and what that cost) are reports for people and gates, not read on the scoring path.
     """
 
     model: str
@@ -67,6 +69,7 @@ class BundleManifest:
     opset: int
     golden_tolerance: float
     calibration: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    cuda: CudaGraph | None = None
     parity: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
@@ -95,6 +98,8 @@ class BundleManifest:
             tree["outputs"] = _specs(tree["outputs"])
             tree["tasks"] = tuple(_typed(tree, "tasks", list))
             tree["files"] = {name: FileEntry(**entry) for name, entry in tree["files"].items()}
+            if tree.get("cuda") is not None:
+                tree["cuda"] = CudaGraph.from_json(_typed(tree, "cuda", dict))
             manifest = cls(**tree)
             _check_types(manifest)
             Calibration.of(manifest.calibration, manifest.tasks)

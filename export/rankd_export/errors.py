@@ -3,6 +3,7 @@
 ExportError
   + RunUnusable     the training run is incomplete or belongs to other code
   + GraphRefused    the exported graph breaks a rule that serving relies on
+      + NoCudaKernel  a CUDA device would leave some of it to the host
   + ParityFailed    the graph's scores are not the model's
   + QualityLost     the graph is in fewer bits, and ranks worse than allowed
   + KeyUnusable     the file of a key to sign with holds none
@@ -15,6 +16,7 @@ __all__ = [
     "ExportError",
     "GraphRefused",
     "KeyUnusable",
+    "NoCudaKernel",
     "ParityFailed",
     "QualityLost",
     "RunUnusable",
@@ -32,6 +34,10 @@ class RunUnusable(ExportError):
 
 class GraphRefused(ExportError):
     """The graph was made, but it breaks a rule that serving relies on."""
+
+
+class NoCudaKernel(GraphRefused):
+    """A node of the CUDA graph has no CUDA kernel, or computes on the host what a kernel reads there."""
 
 
 class ParityFailed(ExportError):

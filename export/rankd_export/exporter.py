@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +17,13 @@ from torch import Tensor, nn
 
 from rankd_contract.bundle import Bundle, publish
 from rankd_contract.calibration import Calibration
-from rankd_contract.manifest import CARD, GRAPH, ITEM_PART, REST, SCHEMA, WEIGHTS, BundleManifest
+from rankd_contract.cuda_graph import CudaGraph
+from rankd_contract.manifest import CARD, CUDA_GRAPH, GRAPH, ITEM_PART, REST, SCHEMA, WEIGHTS, BundleManifest
 from rankd_contract.manifest import GOLDEN as GOLDEN_FILE
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import inputs
 from rankd_export.card import card
+from rankd_export.cuda.artefact import CudaPlan, make
 from rankd_export.errors import RunUnusable
 from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET, results_of, to_onnx
@@ -32,6 +34,7 @@ from rankd_export.quality import MAX_AUC_LOSS, judge, losses
 from rankd_export.signing import sealer
 from rankd_export.weights import load_back, write_apart
 from rankd_export.work import work_of
+from rankd_training.examples.examples import Examples
 from rankd_training.examples.reading import examples_for, reading_of
 from rankd_training.measures import calibration
 from rankd_training.models.registry import name_of
@@ -71,6 +74,7 @@ def export_run(
     explain: bool = False,
     calibrate: bool = False,
     variant: Variant | None = None,
+    cuda: CudaPlan | None = None,
     key: Path | None = None,
 ) -> Bundle:
     """Export a run and publish it as the next version of model `name`.
@@ -83,6 +87,7 @@ def export_run(
         explain: give the graph an output that says what each score was made of, where the model can.
         calibrate: give the graph an output of calibrated scores; the service applies the curves itself.
         variant: publish it in fewer bits, if that loses little enough; default: float32.
+        cuda: add a second graph, for a CUDA device; the first serves wherever there is none.
         key: file of a private key to sign it with; default: it is not signed.
 
     Raises:
@@ -93,6 +98,13 @@ def export_run(
         ContractError: the bundle could not be published.
     """
     seal = None if key is None else sealer(key)
+    if cuda is not None:
+        cuda.check()
+        if variant is not None and variant.precision is not Precision.FP32:
+            raise RunUnusable(
+                f"{variant.precision.value} and a CUDA graph: recorded scores would be of one of both alone; "
+                "choose one, or give the CUDA graph fewer bits of its own"
+            )
     model = checkpoint.load(run)
     schema = model.schema
     architecture = name_of(model)
@@ -121,6 +133,10 @@ def export_run(
             recorded = [scores for _, scores in run_onnx(graph, golden)]
             tolerance = GOLDEN_TOLERANCE[variant.precision]
         files = _graphs(graph, folder)
+        second = None
+        if cuda is not None:
+            second, made = _for_cuda(run, model, graph, cuda, requests, folder, in_graph)
+            files |= _graphs(made, folder, CUDA_GRAPH)
         in_two = split(graph)
         if in_two is not None:
             files |= _written({ITEM_PART: in_two.item, REST: in_two.rest}, folder)
@@ -141,6 +157,7 @@ def export_run(
             opset=OPSET,
             golden_tolerance=tolerance,
             calibration=curves,
+            cuda=second,
             parity=report.to_json(),
             metrics=metrics,
             record=record,
@@ -154,10 +171,10 @@ def export_run(
         return publish(repository, manifest, {**described, **files}, seal)
 
 
-def _graphs(graph: onnx.ModelProto, folder: Path) -> dict[str, Path]:
-    """Write the graph, and its large tensors beside it; it is left with where they lie."""
+def _graphs(graph: onnx.ModelProto, folder: Path, name: str = GRAPH) -> dict[str, Path]:
+    """Write a graph, and its large tensors beside it; it is left with where they lie."""
     apart = write_apart(graph, folder)
-    return _written({GRAPH: graph}, folder) | ({} if apart is None else {WEIGHTS: apart})
+    return _written({name: graph}, folder) | ({} if apart is None else {WEIGHTS: apart})
 
 
 def _written(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, Path]:
@@ -170,12 +187,27 @@ def _reduced(
     run: Path, schema: FeatureSchema, graph: onnx.ModelProto, variant: Variant
 ) -> tuple[onnx.ModelProto, dict[str, dict[str, float]]]:
     """Return the variant, and what it loses by task; raises QualityLost where that is too much."""
-    settings = _read(run / RUN)["settings"]
-    examples = examples_for(variant.examples, schema, reading_of(settings))
     less = reduced(graph, variant.precision)
-    lost = losses(graph, less, examples)
+    lost = losses(graph, less, _examples(run, schema, variant.examples))
     judge(lost, variant.max_auc_loss)
     return less, {task: loss.to_json() for task, loss in lost.items()}
+
+
+def _for_cuda(
+    run: Path,
+    model: Any,
+    graph: onnx.ModelProto,
+    plan: CudaPlan,
+    requests: Sequence[Request],
+    folder: Path,
+    calibration: Calibration | None,
+) -> tuple[CudaGraph, onnx.ModelProto]:
+    examples = None if plan.examples is None else _examples(run, model.schema, plan.examples)
+    return make(model, graph, plan, requests, folder, examples=examples, calibration=calibration)
+
+
+def _examples(run: Path, schema: FeatureSchema, file: Path) -> Examples:
+    return examples_for(file, schema, reading_of(_read(run / RUN)["settings"]))
 
 
 def _fusion(schema: FeatureSchema, given: Mapping[str, float] | None) -> dict[str, float]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import onnx_ir
     from torch import nn
 
-__all__ = ["MOST_BYTES", "SMALLEST", "check_size", "load_back", "unload", "write_apart"]
+__all__ = ["MOST_BYTES", "SMALLEST", "check_size", "load_back", "loaded", "unload", "write_apart"]
 
 SMALLEST = 1 << 20
 """Bytes from which a tensor is kept apart; what is smaller costs more to look up than to copy."""
@@ -69,6 +69,17 @@ def load_back(graph: onnx.ModelProto, folder: Path) -> None:
     _check_total(sum(map(_num_bytes, outside)), max(outside, key=_num_bytes).name)
     onnx.load_external_data_for_model(graph, str(folder))
     (folder / WEIGHTS).unlink()
+
+
+def loaded(graph: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
+    """Return a copy of which tensors that lie in `folder` are part; raises GraphRefused as `load_back` does."""
+    made = onnx.ModelProto()
+    made.CopyFrom(graph)
+    outside = [w for w in made.graph.initializer if w.data_location == TensorProto.EXTERNAL]
+    if outside:
+        _check_total(sum(map(_num_bytes, outside)), max(outside, key=_num_bytes).name)
+        onnx.load_external_data_for_model(made, str(folder))
+    return made
 
 
 def _check_total(total: int, largest: str) -> None:

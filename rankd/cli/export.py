@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,11 @@ from rankd.cli.runs import newest
 from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
 from rankd.tracking import TrackingFailed, log_bundle, logged_at
 from rankd_contract.bundle import Bundle, versions
+from rankd_contract.cuda_graph import BUCKETS, check_buckets
 from rankd_contract.errors import ContractError
 from rankd_contract.manifest import MANIFEST, BundleManifest
 
-__all__ = ["export", "parse_fusion"]
+__all__ = ["export", "parse_buckets", "parse_fusion"]
 
 
 def export(
@@ -54,6 +56,13 @@ def export(
     mlflow: Annotated[
         bool, typer.Option("--mlflow", help="Add the bundle to the MLflow run that `rankd train` logged.")
     ] = False,
+    cuda: Annotated[
+        str | None, typer.Option(help="Add a graph for CUDA devices: fp32, or fp16 or bf16 with --examples.")
+    ] = None,
+    cuda_buckets: Annotated[
+        str | None,
+        typer.Option(help="Candidates a run of it, such as 64,512; default: 64,256,512,1024,2048."),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a run into an ONNX graph, prove it equal to the model, and publish it as the next version."""
@@ -63,6 +72,7 @@ def export(
     if mlflow and logged_at(run) is None:
         fail(f"{run} was not logged to MLflow; train with `rankd train --mlflow ADDRESS`", 2)
     with wants():
+        from rankd_export.cuda.artefact import CudaPlan, CudaPrecision
         from rankd_export.errors import ExportError
         from rankd_export.exporter import Variant, export_run
         from rankd_export.precision import Precision
@@ -77,6 +87,17 @@ def export(
             fail(f"--precision {precision} needs --examples: what it loses is measured on validation rows", 2)
         variant = Variant(Precision(precision), examples, max_auc_loss)
 
+    plan = None
+    if cuda is not None:
+        known = [p.value for p in CudaPrecision]
+        if cuda not in known:
+            fail(f"--cuda {cuda}: expected one of {', '.join(known)}", 2)
+        if cuda != CudaPrecision.FP32.value and examples is None:
+            fail(f"--cuda {cuda} needs --examples: what it loses is measured on validation rows", 2)
+        plan = CudaPlan(CudaPrecision(cuda), parse_buckets(cuda_buckets), examples, max_auc_loss)
+    elif cuda_buckets is not None:
+        fail(f"--cuda-buckets {cuda_buckets} needs --cuda, the graph that has them", 2)
+
     with wants(ContractError, ExportError, TrainingError):
         bundle = export_run(
             run,
@@ -87,6 +108,7 @@ def export(
             calibrate=calibrated,
             variant=variant,
             key=sign,
+            cuda=plan,
         )
     if mlflow:
         with wants(TrackingFailed):
@@ -106,6 +128,7 @@ def export(
                 "version": manifest.version,
                 "parity": manifest.parity,
                 "export": dict(manifest.export),
+                "cuda": None if manifest.cuda is None else asdict(manifest.cuda),
             }
         )
         return
@@ -118,6 +141,14 @@ def export(
         f"({work['per_candidate_tiled']:,} a candidate were the user's side repeated)",
         soft_wrap=True,
     )
+    if manifest.cuda is not None:
+        operators = ", ".join(f"{count} {name}" for name, count in manifest.cuda.operators.items())
+        out.print(
+            f"for CUDA, {manifest.cuda.precision}: every node has a kernel in onnxruntime "
+            f"{manifest.cuda.onnxruntime}; {operators or 'no contrib operator'}; "
+            f"{', '.join(map(str, manifest.cuda.buckets))} candidates a run; no device has run it here",
+            soft_wrap=True,
+        )
     for task, loss in manifest.export.get("lost", {}).items():
         out.print(
             f"{manifest.export['precision']}, {task}: AUC {loss['auc']:.5f} loses {loss['auc_loss']:.5f}, "
@@ -145,3 +176,15 @@ def parse_fusion(text: str | None) -> dict[str, float] | None:
         return {task.strip(): float(weight) for task, weight in (part.split("=") for part in text.split(","))}
     except ValueError:
         fail(f"--fusion {text}: expected task=weight pairs, such as liked=1,loved=0.5", 2)
+
+
+def parse_buckets(text: str | None) -> tuple[int, ...]:
+    """Read `size,...`."""
+    if text is None:
+        return BUCKETS
+    try:
+        buckets = tuple(int(size) for size in text.split(","))
+        check_buckets(buckets)
+    except ValueError as error:
+        fail(f"--cuda-buckets {text}: {error}", 2)
+    return buckets

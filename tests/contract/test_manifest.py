@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankd_contract.cuda_graph import CudaGraph
 from rankd_contract.errors import CorruptBundle, UnsupportedFormat
 from rankd_contract.manifest import BundleManifest, FileEntry
 from rankd_contract.signature import TensorSpec
@@ -52,6 +53,43 @@ def test_a_bundle_that_does_not_say_how_its_graph_was_made_is_still_read() -> No
     assert BundleManifest.from_json(json.dumps(old).encode()) == replace(MANIFEST, export={})
 
 
+def test_a_bundle_from_before_graphs_for_cuda_is_still_read() -> None:
+    old = {**tree(), "format": "rankd-bundle/3"}
+    del old["cuda"]
+    assert BundleManifest.from_json(json.dumps(old).encode()) == MANIFEST
+
+
+def test_what_a_cuda_graph_is_run_with_comes_back_as_it_was() -> None:
+    with_one = replace(MANIFEST, cuda=CudaGraph("fp16", (64, 512), 5e-3, "1.31.1", {"FusedMatMul": 2}))
+    assert BundleManifest.from_json(with_one.to_json()) == with_one
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [
+        {"buckets": []},
+        {"buckets": [64, 64]},
+        {"buckets": [512, 64]},
+        {"buckets": [0, 64]},
+        {"buckets": [True, 64]},
+        {"buckets": [64.0]},
+        {"buckets": list(range(1, 18))},
+        {"buckets": [1 << 40]},
+        {"golden_tolerance": "1"},
+        {"golden_tolerance": -1},
+        {"golden_tolerance": True},
+        {"precision": 16},
+        {"operators": []},
+        {"more": 1},
+    ],
+)
+def test_a_cuda_graph_that_cannot_be_run_is_corrupt(altered: dict[str, Any]) -> None:
+    cuda = {"precision": "fp32", "buckets": [64], "golden_tolerance": 1e-5, "onnxruntime": "1.31.1"}
+    BundleManifest.from_json(json.dumps({**tree(), "cuda": cuda}).encode())
+    with pytest.raises(CorruptBundle, match="incomplete or altered"):
+        BundleManifest.from_json(json.dumps({**tree(), "cuda": {**cuda, **altered}}).encode())
+
+
 @pytest.mark.parametrize("curve", [{"kind": "platt", "scale": -1, "shift": 0}, {"kind": "x"}, 3, None])
 def test_a_calibration_that_is_no_curve_is_refused(curve: object) -> None:
     with pytest.raises(CorruptBundle):
@@ -68,11 +106,11 @@ def test_reports_may_be_left_out() -> None:
     assert BundleManifest.from_json(json.dumps(short).encode()).metrics == {}
 
 
-@pytest.mark.parametrize("found", [None, "rankd-bundle/4", 2, "rankd-bundle/3 "])
+@pytest.mark.parametrize("found", [None, "rankd-bundle/5", 2, "rankd-bundle/4 "])
 def test_another_format_is_named_beside_the_one_we_read(found: object) -> None:
     other = {**tree(), "format": found}
     with pytest.raises(
-        UnsupportedFormat, match=r"format is .*, this version reads .*rankd-bundle/3; export again"
+        UnsupportedFormat, match=r"format is .*, this version reads .*rankd-bundle/4; export again"
     ):
         BundleManifest.from_json(json.dumps(other).encode())
 
@@ -89,7 +127,7 @@ def test_bytes_that_are_no_json_are_a_corrupt_bundle(text: bytes) -> None:
         BundleManifest.from_json(text)
 
 
-OPTIONAL = {"format", "calibration", "parity", "metrics", "record", "export"}
+OPTIONAL = {"format", "calibration", "cuda", "parity", "metrics", "record", "export"}
 
 
 @pytest.mark.parametrize("key", [k for k in tree() if k not in OPTIONAL])

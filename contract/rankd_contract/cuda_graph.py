@@ -1,0 +1,74 @@
+"""What a bundle says of its graph for CUDA: in which numbers candidates come, in how many bits, how near.
+
+A CUDA graph is captured for fixed sizes, so requests are filled up to one of a few sizes, the buckets, and what
+is too large for the largest is scored in pieces of it: a score does not depend on the candidates beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["BUCKETS", "CudaGraph", "check_buckets"]
+
+BUCKETS = (64, 256, 512, 1024, 2048)
+"""Candidates a run, where nothing else is asked for."""
+_MOST_BUCKETS = 16
+_LARGEST = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class CudaGraph:
+    """The CUDA graph of one bundle.
+
+    Attributes:
+        precision: what its numbers are; exponentials and logits are float32 in each.
+        buckets: how many candidates a run may have, ascending.
+        golden_tolerance: how far scores on a device may lie from the recorded ones, which are the model's.
+        onnxruntime: whose kernels it was checked against.
+        operators: how many contrib operators it has, by name.
+        parity: how near it is on the CPU provider, a report.
+        lost: what fewer bits lose by task, a report; nothing of float32.
+    """
+
+    precision: str
+    buckets: tuple[int, ...]
+    golden_tolerance: float
+    onnxruntime: str
+    operators: Mapping[str, int] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    lost: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> CudaGraph:
+        """Read it. Raises ValueError or TypeError where it is not one."""
+        made = cls(**{**tree, "buckets": tuple(tree["buckets"])})
+        if not isinstance(made.precision, str) or not isinstance(made.onnxruntime, str):
+            raise TypeError("cuda.precision and cuda.onnxruntime are texts")
+        tolerance = made.golden_tolerance
+        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
+            raise ValueError(f"cuda.golden_tolerance is {tolerance!r}, expected a number from 0 to 1")
+        for name in ("operators", "parity", "lost"):
+            if not isinstance(getattr(made, name), dict):
+                raise TypeError(f"cuda.{name} is no object")
+        check_buckets(made.buckets)
+        return made
+
+    def pieces(self, candidates: int) -> Iterator[tuple[int, int, int]]:
+        """Cut a request -> where each piece starts and stops, and the bucket that it is filled up to."""
+        largest = self.buckets[-1]
+        for start in range(0, candidates, largest):
+            stop = min(candidates, start + largest)
+            yield start, stop, next(size for size in self.buckets if size >= stop - start)
+
+
+def check_buckets(buckets: Sequence[int]) -> None:
+    """Raise ValueError where these are no sizes to capture."""
+    whole = all(type(size) is int and 0 < size <= _LARGEST for size in buckets)
+    if not whole or not 0 < len(buckets) <= _MOST_BUCKETS or any(a >= b for a, b in pairwise(buckets)):
+        raise ValueError(
+            f"buckets {list(buckets)}: expected 1 to {_MOST_BUCKETS} whole numbers, ascending, "
+            f"from 1 to {_LARGEST}"
+        )
