@@ -2,8 +2,8 @@
 
     python bench/cuda_kernels.py
 
-Read out of the registry of the installed CUDA provider itself, the list that onnxruntime's own
-docs/OperatorKernels.md is made of; on a device that computes nothing (`bench/stub_cuda`), so no GPU is needed.
+Read out of the registry of the installed CUDA provider itself, which docs/OperatorKernels.md of onnxruntime
+is made of; on a device that computes nothing (`bench/stub_cuda`), so no GPU is needed.
 Kept are operators of ONNX from opset 20 on, which is what export writes, and com.microsoft's.
 """
 
@@ -30,7 +30,7 @@ import json, os, sys
 from onnxruntime import __version__
 from onnxruntime.capi.onnxruntime_pybind11_state import get_all_opkernel_def
 rows = [
-    [k.domain, k.op_name, *k.version_range, {name: sorted(types) for name, types in k.type_constraints.items()}]
+    [k.domain, k.op_name, *k.version_range, {name: sorted(t) for name, t in k.type_constraints.items()}]
     for k in get_all_opkernel_def() if k.provider == "CUDAExecutionProvider"
 ]
 json.dump([__version__, rows], sys.stdout)
@@ -40,7 +40,7 @@ os._exit(0)
 
 
 def listed() -> tuple[str, list[Any]]:
-    """Return the installed version and every kernel: domain, operator, first and last opset, types by name."""
+    """Return the installed version and all kernels: domain, operator, first and last opset, types."""
     with tempfile.TemporaryDirectory() as folder:
         path = stub_cuda.build(Path(folder))
         out = subprocess.run(

@@ -5,7 +5,7 @@ could be captured; only kernels do not run, so scores are meaningless. The CUDA 
 provider links are replaced by functions that return 0, compiled here from what it says it needs; memory is
 the host's. `cudart.c` and its neighbours hold the few that must answer something.
 
-Needs gcc and nm. Never for serving: a process has to be started with `environment()` to see it.
+Needs gcc and binutils. Never for serving: a process has to be started with `environment()` to see it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _LIBRARIES = {
 
 def absence() -> str | None:
     """Say what is missing here; None where nothing is."""
-    missing = [tool for tool in ("gcc", "nm", "readelf") if shutil.which(tool) is None]
+    missing = [tool for tool in ("gcc", "nm", "readelf", "strings") if shutil.which(tool) is None]
     if missing:
         return f"needs {', '.join(missing)}"
     return None if (_package() / "capi" / _CUDA).exists() else f"onnxruntime has no {_CUDA} here"
@@ -47,10 +47,17 @@ def build(folder: Path) -> Path:
     symbols = [line.split()[-1] for line in _lines("nm", "-D", "--undefined-only", provider)]
     for library, pattern in _LIBRARIES.items():
         # Such as libcudart.so.13, whose name is also its symbols' version.
-        match = next((m for line in needed if (m := re.search(rf"\[({re.escape(library)}\.\d+)\]", line))), None)
+        match = next(
+            (m for line in needed if (m := re.search(rf"\[({re.escape(library)}\.\d+)\]", line))), None
+        )
         if match is None:
             continue
-        _compile(folder, match[1], sorted({s.split("@")[0] for s in symbols if re.search(pattern, s)}), pattern)
+        _compile(
+            folder, match[1], sorted({s.split("@")[0] for s in symbols if re.search(pattern, s)}), pattern
+        )
+    # Opened when a kernel first asks for it, its functions by name.
+    opened = {s for s in _lines("strings", "-n", "6", provider) if re.fullmatch(r"cudnn[A-Z]\w+", s)}
+    _compile(folder, "libcudnn.so", sorted(opened), "")
     return folder
 
 
@@ -71,11 +78,15 @@ def with_all_kernels(folder: Path) -> Mapping[str, str]:
 
 
 def _compile(folder: Path, name: str, symbols: list[str], pattern: str) -> None:
-    own = _HERE / f"{name.split('.')[0].removeprefix('lib')}.c"
+    own = _HERE / f"{name.split('.', maxsplit=1)[0].removeprefix('lib')}.c"
     written = own.read_text(encoding="utf-8") if own.exists() else ""
     generated = folder / f"{name}.c"
     others = [s for s in symbols if not re.search(rf"\b{s}\(", written)]
-    generated.write_text(written + "".join(f"long {s}(void) {{ return 0; }}\n" for s in others), encoding="utf-8")
+    product = re.compile(r"cublas\w*(gemm|Gemm|LtMatmul)(?!Algo|Desc|Preference)")
+    functions = [
+        f"long {s}(void) {{ {'stub_products++; ' * bool(product.match(s))}return 0; }}\n" for s in others
+    ]
+    generated.write_text(written + "".join(functions), encoding="utf-8")
     versions = folder / f"{name}.map"
     versions.write_text(f"{name} {{ global: *; }};\n", encoding="utf-8")
     versioned = [f"-Wl,--version-script={versions}"] if pattern.startswith("@") else []

@@ -59,3 +59,13 @@ const char *cudaGetErrorString(int error) { return "none"; }
 
 static void *binaries[8];
 void **__cudaRegisterFatBinary(void *p) { return binaries; }
+
+/* What a process did, to be read by ctypes. */
+int stub_captures, stub_replays, stub_kernels;
+int cudaStreamBeginCapture(void *s, int mode) { stub_captures++; return 0; }
+int cudaStreamEndCapture(void *s, void **graph) { return taken(graph, 8); }
+int cudaGraphInstantiate(void **ready, void *graph, unsigned long long flags) { return taken(ready, 8); }
+int cudaGraphLaunch(void *ready, void *s) { stub_replays++; return 0; }
+int cudaLaunchKernel(const void *f) { stub_kernels++; return 0; }
+int cudaLaunchKernelExC(const void *config) { stub_kernels++; return 0; }
+int __cudaLaunchKernel(const void *f) { stub_kernels++; return 0; }

@@ -1,7 +1,7 @@
 """What a bundle says of its graph for CUDA: in which numbers candidates come, in how many bits, how near.
 
-A CUDA graph is captured for fixed sizes, so requests are filled up to one of a few sizes, the buckets, and what
-is too large for the largest is scored in pieces of it: a score does not depend on the candidates beside it.
+A CUDA graph is captured for fixed sizes, so requests are filled up to one of a few sizes, the buckets, and
+what is too large for the largest is scored in pieces: a score does not depend on the candidates beside it.
 """
 
 from __future__ import annotations
@@ -45,14 +45,12 @@ class CudaGraph:
     def from_json(cls, tree: Mapping[str, Any]) -> CudaGraph:
         """Read it. Raises ValueError or TypeError where it is not one."""
         made = cls(**{**tree, "buckets": tuple(tree["buckets"])})
-        if not isinstance(made.precision, str) or not isinstance(made.onnxruntime, str):
-            raise TypeError("cuda.precision and cuda.onnxruntime are texts")
-        tolerance = made.golden_tolerance
-        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < 1:
-            raise ValueError(f"cuda.golden_tolerance is {tolerance!r}, expected a number from 0 to 1")
-        for name in ("operators", "parity", "lost"):
-            if not isinstance(getattr(made, name), dict):
-                raise TypeError(f"cuda.{name} is no object")
+        for name, kind in (("precision", str), ("onnxruntime", str), ("golden_tolerance", (int, float))):
+            _expect(tree, name, kind)
+        for name in {"operators", "parity", "lost"} & tree.keys():
+            _expect(tree, name, dict)
+        if not 0 <= made.golden_tolerance < 1:
+            raise ValueError(f"cuda.golden_tolerance is {made.golden_tolerance}, expected 0 to 1")
         check_buckets(made.buckets)
         return made
 
@@ -62,6 +60,12 @@ class CudaGraph:
         for start in range(0, candidates, largest):
             stop = min(candidates, start + largest)
             yield start, stop, next(size for size in self.buckets if size >= stop - start)
+
+
+def _expect(tree: Mapping[str, Any], name: str, kind: type | tuple[type, ...]) -> None:
+    value = tree[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise TypeError(f"cuda.{name} is a {type(value).__name__}")
 
 
 def check_buckets(buckets: Sequence[int]) -> None:

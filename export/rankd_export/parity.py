@@ -20,7 +20,7 @@ from rankd_contract.signature import CALIBRATED, FIELD_WEIGHTS, LOGITS, ROW, SCO
 from rankd_export.errors import ParityFailed
 from rankd_training.models.explaining import Explaining
 
-__all__ = ["TOLERANCE", "ParityReport", "Request", "compare", "run_onnx"]
+__all__ = ["TOLERANCE", "ParityReport", "Request", "compare", "run_onnx", "users_of"]
 
 # The runtime keeps a queue of usage events in the user's cache unless told not to.
 ort.disable_telemetry_events()
@@ -44,6 +44,11 @@ class ParityReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as it stands in the manifest."""
         return asdict(self)
+
+
+def users_of(request: Request) -> int:
+    """Return how many user rows there are."""
+    return next((len(array) for name, array in request.items() if name.startswith(_OF_USER)), 1)
 
 
 def run_onnx(graph: onnx.ModelProto, requests: Sequence[Request]) -> list[tuple[NDArray[Any], NDArray[Any]]]:
@@ -80,7 +85,7 @@ def compare(
             want = model(features)
         expected = want.numpy()
         n = len(request[ROW])
-        users = next((len(array) for name, array in request.items() if name.startswith(_OF_USER)), 1)
+        users = users_of(request)
         by_logit = _relative(logits, expected)
         by_score = float(np.abs(scores - torch.sigmoid(want).numpy()).max())
         if not max(by_logit, by_score) <= tolerance:  # so that NaN fails too

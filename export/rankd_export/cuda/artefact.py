@@ -3,7 +3,7 @@
 - float32: the model's scores within the tolerance of every export, on the CPU provider.
 - Fewer bits: what they lose on validation rows is allowed (`quality.py`), judged by a graph that rounds where
   they would; then float16 itself, and bfloat16 as rounded, near the model on real requests.
-- Every node has a CUDA kernel (`kernels.py`). What a device computes is compared when a service loads the bundle.
+- Every node has a CUDA kernel (`kernels.py`). What a device computes, a service compares when it loads it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from torch import nn
 
 from rankd_contract.calibration import Calibration
 from rankd_contract.cuda_graph import BUCKETS, CudaGraph, check_buckets
-from rankd_contract.signature import ROW
 from rankd_export.cuda.graph import to_cuda
 from rankd_export.cuda.kernels import check_kernels, known_kernels
 from rankd_export.cuda.narrow import Narrow, narrowed, rounded
 from rankd_export.cuda.operators import placed
 from rankd_export.errors import GraphRefused, ParityFailed, RunUnusable
-from rankd_export.parity import TOLERANCE, Request, compare, run_onnx
+from rankd_export.parity import TOLERANCE, Request, compare, run_onnx, users_of
 from rankd_export.quality import MAX_AUC_LOSS, judge, losses
 from rankd_training.examples.examples import Examples
 
@@ -100,7 +99,7 @@ def make(
         GraphRefused: there is nothing to be put into fewer bits.
         ParityFailed, QualityLost: it is not near enough to the model.
     """
-    of_one = [r for r in requests if not np.any(r[ROW])]
+    of_one = [request for request in requests if users_of(request) == 1]
     made = to_cuda(graph)
     about = CudaGraph(
         precision=plan.precision.value,

@@ -16,6 +16,7 @@ from onnx import helper, shape_inference
 
 from rankd_export.cuda.kernels import check_kernels
 from rankd_export.cuda.operators import CONTRIB, place
+from rankd_export.cuda.sizes import without_sizes
 from rankd_export.errors import GraphRefused
 
 __all__ = ["to_cuda", "with_sizes"]
@@ -29,7 +30,7 @@ _LARGE = 1 << 18  # numbers of a tensor
 def to_cuda(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph for CUDA; raises NoCudaKernel where a device would leave some of it to the host."""
     slim, tables = _apart(graph)
-    made = place(with_sizes(slim, {"R": 1, "N": _CANDIDATES}))
+    made = place(without_sizes(with_sizes(slim, {"R": 1, "N": _CANDIDATES})))
     kept = [v for v in made.graph.input if v.name not in tables]
     del made.graph.input[:], made.graph.value_info[:]
     made.graph.input.extend(kept)

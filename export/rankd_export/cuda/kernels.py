@@ -2,7 +2,8 @@
 
 `kernels.json` is read out of the registry of the onnxruntime that it names (`bench/cuda_kernels.py`). What a
 kernel reads on the host, such as the shape of a reshape, has to be a constant: computed, it would be computed
-on the host, and a captured graph holds nothing of the host's.
+on the host, and a captured graph holds nothing of the host's. An operator that the runtime would write out in
+others, such as Mish, is refused too: export decides what a device runs.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def check_kernels(graph: onnx.ModelProto, kernels: Kernels | None = None) -> Non
 
 
 def types_of(graph: onnx.ModelProto) -> dict[str, str]:
-    """Return the element type of every value by name, such as `float`; contrib operators keep their input's."""
+    """Return the element type of every value by name, such as `float`; contrib operators keep it."""
     inferred = shape_inference.infer_shapes(graph).graph
     types = {
         value.name: _name(value.type.tensor_type.elem_type)
@@ -105,15 +106,18 @@ def _output_type(node: onnx.NodeProto, types: Mapping[str, str]) -> str:
 
 
 def _complaints(graph: onnx.ModelProto, kernels: Kernels) -> Iterator[str]:
+    bodies = [node for node in graph.graph.node if node.op_type in _WITH_BODY]
+    if bodies:
+        yield from (
+            f"{_at(node)} has a body, which no graph can be captured with; unroll it" for node in bodies
+        )
+        return
     opsets = {"" if o.domain == "ai.onnx" else o.domain: o.version for o in graph.opset_import}
     constants = {weight.name for weight in graph.graph.initializer}
     types = types_of(graph)
     for node in graph.graph.node:
         domain = "" if node.domain == "ai.onnx" else node.domain
-        at = f"node '{node.name}' ({f'{domain}.' if domain else ''}{node.op_type})"
-        if node.op_type in _WITH_BODY:
-            yield f"{at} has a body, which no graph can be captured with; unroll it"
-            continue
+        at = _at(node)
         if node.op_type in _TO_HOST:
             yield f"{at} computes on the host with sizes; reshape with -1 and constants in its place"
             continue
@@ -130,6 +134,10 @@ def _complaints(graph: onnx.ModelProto, kernels: Kernels) -> Iterator[str]:
         fitting = kernels.fitting(domain, node.op_type, schema.since_version)
         if not any(_takes(kernel, bound) for kernel in fitting):
             yield f"{at} over {_words(bound)} has no kernel{_alternatives(fitting, bound)}"
+
+
+def _at(node: onnx.NodeProto) -> str:
+    return f"node '{node.name}' ({f'{node.domain}.' if node.domain else ''}{node.op_type})"
 
 
 def _bound(schema: Any, node: onnx.NodeProto, types: Mapping[str, str]) -> dict[str, set[str]]:

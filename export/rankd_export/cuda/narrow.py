@@ -2,7 +2,7 @@
 
 Narrow is what moves or multiplies most numbers: gathers, matrix products, attentions, normalisations (whose
 kernels add up in float32), and plain arithmetic between them. Everything else is wide: exponentials, softmax
-and sigmoid, sums and their roots, the arithmetic beside them (so all of entmax), and whatever makes the logits.
+and sigmoid, sums and their roots, the arithmetic beside them (so all of entmax), and what makes the logits.
 
 What it costs is found out without a device: `rounded` computes in float32, and rounds every number that
 `narrowed` would keep in fewer bits.

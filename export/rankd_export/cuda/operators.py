@@ -1,9 +1,9 @@
 """Contrib operators with CUDA kernels, put on purpose where a model has what they compute.
 
-Placed here, a graph says itself what a device runs, whatever a runtime's optimiser recognises at load. Each has
-a CPU kernel too, so that what is served on a device can be compared with the model on any machine. Left out:
-BiasSoftmax, which has none; BiasGelu, FastGelu and QuickGelu, since no model here has a GELU; FusedGemm, which
-has no CUDA kernel.
+Placed here, a graph says itself what a device runs, whatever a runtime's optimiser recognises at load. Each
+has a CPU kernel too, so that what is served on a device can be compared with the model on any machine. Left
+out: BiasSoftmax, which has none; BiasGelu, FastGelu and QuickGelu, since no model here has a GELU; FusedGemm,
+which has no CUDA kernel.
 
 The rules read shapes, so what is rewritten has fixed sizes; they write none into it.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import onnx
 from onnxscript import ir
-from onnxscript.rewriter import RewriteRuleClassBase, RewriteRuleSet, rewrite
+from onnxscript.rewriter import RewriteRule, RewriteRuleSet, rewrite
 
 __all__ = ["CONTRIB", "place", "placed"]
 
@@ -42,7 +42,7 @@ def placed(graph: onnx.ModelProto) -> Mapping[str, int]:
     return dict(sorted(Counter(n.op_type for n in graph.graph.node if n.domain == CONTRIB).items()))
 
 
-class _Attention(RewriteRuleClassBase):
+class _Attention:
     """softmax( Q K^T ) V of one head -> MultiHeadAttention; without a scale, which is in Q's weights."""
 
     def pattern(self, op: Any, q: Any, k: Any, v: Any) -> Any:
@@ -56,7 +56,7 @@ class _Attention(RewriteRuleClassBase):
         return op.MultiHeadAttention(q, k, v, num_heads=1, scale=1.0, _domain=CONTRIB)
 
 
-class _MaskedAttention(RewriteRuleClassBase):
+class _MaskedAttention:
     """The same over tokens of which some are padding: 1 or 0 each, whose scores lose a fixed number."""
 
     def pattern(self, op: Any, q: Any, k: Any, v: Any, present: Any, one: Any, absent: Any, axes: Any) -> Any:
@@ -88,11 +88,10 @@ class _MaskedAttention(RewriteRuleClassBase):
         )
 
 
-class _SkipNorm(RewriteRuleClassBase):
+class _SkipNorm:
     """LN( x + y ), or LN( x + y + bias ) -> SkipLayerNormalization."""
 
     def __init__(self, *, biased: bool) -> None:
-        super().__init__(f"SkipNorm{'Biased' * biased}")
         self.biased = biased
 
     def pattern(self, op: Any, x: Any, y: Any, bias: Any, scale: Any, shift: Any) -> Any:
@@ -127,11 +126,10 @@ class _SkipNorm(RewriteRuleClassBase):
         return op.SkipLayerNormalization(*given, epsilon=epsilon, _domain=CONTRIB)
 
 
-class _TurnedProduct(RewriteRuleClassBase):
+class _TurnedProduct:
     """A product that reads one side with its axes turned -> FusedMatMul, which reads it as it lies."""
 
     def __init__(self, *, left: bool) -> None:
-        super().__init__(f"TurnedProduct{'Left' if left else 'Right'}", remove_nodes=False)
         self.left = left
 
     def pattern(self, op: Any, turned: Any, other: Any) -> Any:
@@ -149,18 +147,21 @@ class _TurnedProduct(RewriteRuleClassBase):
         return op.FusedMatMul(*sides, **{k: v for k, v in named.items() if v}, _domain=CONTRIB)
 
 
+def _rule(of: _Attention | _MaskedAttention | _SkipNorm | _TurnedProduct, *, shares: bool) -> RewriteRule:
+    """Make a rule; one that shares leaves what it matched to whoever reads it besides."""
+    return RewriteRule(of.pattern, of.rewrite, of.check, name=type(of).__name__, remove_nodes=not shares)
+
+
 _RULES = (
     # Several may read one transposed copy, which goes away with the last of them.
-    RewriteRuleSet(
-        [_MaskedAttention.rule(remove_nodes=False), _Attention.rule(remove_nodes=False)], commute=True
-    ),
-    RewriteRuleSet([_SkipNorm.rule(biased=True), _SkipNorm.rule(biased=False)], commute=True),
-    RewriteRuleSet([_TurnedProduct.rule(left=False), _TurnedProduct.rule(left=True)]),
+    RewriteRuleSet([_rule(_MaskedAttention(), shares=True), _rule(_Attention(), shares=True)], commute=True),
+    RewriteRuleSet([_rule(_SkipNorm(biased=biased), shares=False) for biased in (True, False)], commute=True),
+    RewriteRuleSet([_rule(_TurnedProduct(left=left), shares=True) for left in (False, True)]),
 )
 
 
 def _turn(read: ir.Value) -> tuple[int, int] | None:
-    """Return what FusedMatMul calls the order of a Transpose: of the batch axes, of the matrix; None if it cannot."""
+    """Return a Transpose's order as FusedMatMul has it, transBatch and trans; None if it cannot."""
     node = read.producer()
     assert node is not None
     order = list(node.attributes.get_ints("perm", ()))
@@ -174,7 +175,7 @@ def _turn(read: ir.Value) -> tuple[int, int] | None:
 
 
 def _attends(q: ir.Value, k: ir.Value, v: ir.Value) -> bool:
-    """Three axes each, of the same rows: the operator repeats nothing; its keys and values are of one width."""
+    """Three axes each, of the same rows: the operator repeats nothing. Keys and values of one width."""
     shapes = [_shape(x) for x in (q, k, v)]
     return (
         all(len(s) == _TOKENS for s in shapes) and len({s[0] for s in shapes}) == 1 and shapes[1] == shapes[2]

@@ -28,6 +28,7 @@ from rankd_service.errors import BundleRefused
 from rankd_service.features.assemble import Assembler
 from rankd_service.features.near_caches import NearCaches
 from rankd_service.inference.batch import Batch
+from rankd_service.inference.captured import open_session
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.golden import GoldenError, read_golden
 from rankd_service.inference.graph_file import GraphError, check_graph
@@ -36,7 +37,7 @@ from rankd_service.inference.registry import LoadedModel, Scorer
 from rankd_service.inference.session import GraphSession
 from rankd_service.inference.trial import Trial, graphs_of, weights_beside
 from rankd_service.inference.trust import check_seal
-from rankd_service.inference.whole_graph import WholeGraph
+from rankd_service.inference.whole_graph import Session, WholeGraph
 from rankd_service.settings import ProviderChoice, Settings
 
 __all__ = ["load_current", "load_model", "load_version"]
@@ -95,7 +96,7 @@ def load_model(
     (trial or Trial(settings.models))(bundle)
     if not settings.models.trial_s:
         _check_graphs(at, bundle)
-    session = GraphSession(bundle.graph, settings.inference.threads, settings.inference.provider)
+    session, tolerance = open_session(bundle, settings.inference)
     if session.fallback:
         _log.warning(
             "%s: inference.provider is prefer_cuda, but it runs on %s: %s",
@@ -106,10 +107,10 @@ def load_model(
     _check_signature(at, session, bundle)
     requests = _golden(at, bundle.golden)
     scorer: Scorer = WholeGraph(session)
-    _replay(at, scorer, bundle, requests)
+    _replay(at, scorer, schema, tolerance, requests)
     in_two = _in_two(at, bundle, settings)
     if in_two is not None:
-        _replay(at, in_two, bundle, requests)
+        _replay(at, in_two, schema, manifest.golden_tolerance, requests)
         # Without rows near at hand, or with two to an item, there are no stamps to find parts by.
         if near is not None and near.keeps and len(schema.of(Entity.ITEM)) == 1:
             scorer = in_two
@@ -150,7 +151,7 @@ def _timed(scorer: Scorer, requests: Requests) -> Iterator[tuple[int, float]]:
         yield len(arrays[SCORES]), min(spent_s)
 
 
-def _check_signature(at: str, session: GraphSession, bundle: Bundle) -> None:
+def _check_signature(at: str, session: Session, bundle: Bundle) -> None:
     manifest, schema = bundle.manifest, bundle.schema
     if manifest.tasks != tuple(t.name for t in schema.tasks):
         raise BundleRefused(f"{at}: the manifest's tasks are not the schema's; export again")
@@ -215,13 +216,12 @@ def _batch(arrays: Mapping[str, NDArray[np.generic]]) -> Batch:
     return Batch({n: a for n, a in arrays.items() if n != SCORES}, np.zeros(len(arrays[ROW]), np.int64))
 
 
-def _replay(at: str, scorer: Scorer, bundle: Bundle, requests: Requests) -> None:
-    tolerance = bundle.manifest.golden_tolerance
+def _replay(at: str, scorer: Scorer, schema: FeatureSchema, tolerance: float, requests: Requests) -> None:
     if not 0 <= tolerance <= _LOOSEST_TOLERANCE:
         raise BundleRefused(
             f"{at}: golden_tolerance is {tolerance}, expected 0 to {_LOOSEST_TOLERANCE}: more proves nothing"
         )
-    names = [s.name for s in inputs(bundle.schema)]
+    names = [s.name for s in inputs(schema)]
     for k, arrays in requests.items():
         absent = sorted({*names, SCORES} - arrays.keys())
         if absent:
@@ -272,7 +272,7 @@ def _weights(at: str, fusion: Mapping[str, float], tasks: tuple[str, ...]) -> ND
     return shares
 
 
-def _card(bundle: Bundle, session: GraphSession, fusion: Mapping[str, float]) -> ModelCard:
+def _card(bundle: Bundle, session: Session, fusion: Mapping[str, float]) -> ModelCard:
     manifest, schema = bundle.manifest, bundle.schema
     return ModelCard(
         name=manifest.model,

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,14 @@ from rankd_service.errors import BundleRefused
 from rankd_service.inference.cuda import driver_absence
 from rankd_service.provider import ProviderChoice
 
-__all__ = ["GraphSession", "cuda_absence"]
+__all__ = ["CUDA", "GraphSession", "cuda_absence"]
 
 # The runtime keeps a queue of usage events in the user's cache unless told not to.
 ort.disable_telemetry_events()
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CUDA = _CUDA
+"""The name of the provider of CUDA devices."""
 # TF32 rounds to ten bits, which no recorded score would survive.
 _CUDA_OPTIONS = {"use_tf32": "0"}
 _DTYPES = {
@@ -64,8 +67,17 @@ class GraphSession:
         outputs: what it gives.
     """
 
-    def __init__(self, graph: Path, threads: int, provider: ProviderChoice) -> None:
-        """Load the graph. Raises BundleRefused where onnxruntime cannot, or where required CUDA is absent."""
+    def __init__(
+        self,
+        graph: Path,
+        threads: int,
+        provider: ProviderChoice,
+        cuda: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Load the graph; `cuda` are further options of that provider.
+
+        Raises BundleRefused where onnxruntime cannot, or where required CUDA is absent.
+        """
         absence = None if provider is ProviderChoice.CPU else cuda_absence()
         if provider is ProviderChoice.REQUIRE_CUDA and absence:
             raise BundleRefused(f"{graph}: inference.provider is require_cuda, but {absence}")
@@ -81,7 +93,7 @@ class GraphSession:
                 if tries_cuda:
                     ort.preload_dlls()
                 self._session: Any = ort.InferenceSession(
-                    str(graph), options, [(_CUDA, _CUDA_OPTIONS), _CPU] if tries_cuda else [_CPU]
+                    str(graph), options, [(_CUDA, {**_CUDA_OPTIONS, **cuda}), _CPU] if tries_cuda else [_CPU]
                 )
         except Exception as error:  # onnxruntime's own errors share no other base
             raise BundleRefused(f"{graph}: onnxruntime cannot load it: {error}") from error
@@ -96,6 +108,11 @@ class GraphSession:
         self.nodes = _placement(self._session)
         self.inputs = tuple(_spec(node) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node) for node in self._session.get_outputs())
+
+    @property
+    def runtime(self) -> Any:
+        """The runtime's own session, for runs at fixed addresses (`captured.py`)."""
+        return self._session
 
     def run(self, outputs: Sequence[str], tensors: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
         """Run the graph once -> the named outputs."""

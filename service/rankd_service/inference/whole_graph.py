@@ -7,15 +7,19 @@ from numpy.typing import NDArray
 
 from rankd_contract.signature import SCORES
 from rankd_service.inference.batch import Batch
+from rankd_service.inference.buckets import Bucketed
 from rankd_service.inference.session import GraphSession
 
-__all__ = ["WholeGraph"]
+__all__ = ["Session", "WholeGraph"]
+
+Session = GraphSession | Bucketed
+"""One graph, ready to run in any size."""
 
 
 class WholeGraph:
     """One session over the whole graph."""
 
-    def __init__(self, session: GraphSession) -> None:
+    def __init__(self, session: Session) -> None:
         """Keep the session."""
         self._session = session
 
