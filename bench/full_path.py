@@ -32,7 +32,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from bench.export import build, request_of, schema_of, session, tensors
+from bench.export import session
+from bench.models import build, request_of, schema_of, tensors
 from bench.naive import Naive, naive_onnx, tiled
 from bench.serving import Connection, graph_inputs, machine, p50_us, spread
 from bench.untrained import fill, published

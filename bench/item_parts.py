@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 
-from bench.export import build, microseconds, request_of, schema_of, session, tensors
+from bench.export import microseconds, session
+from bench.models import build, request_of, schema_of, tensors
 from bench.serving import machine
 from bench.untrained import USERS, fill, packed, published
 from rankd.load.bodies import zipf_shares

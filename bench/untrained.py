@@ -1,6 +1,6 @@
 """Models and rows that were never trained nor observed, of the sizes that benchmarks are about.
 
-Twenty fields, 8 of them the user's and the context's (`bench/export.py`), random weights and random rows: the
+Twenty fields, 8 of them the user's and the context's (`bench/models.py`), random weights and random rows: the
 time that a request takes depends on neither.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from bench.export import request_of, schema_text
+from bench.models import request_of, schema_text
 from rankd_contract.bundle import publish
 from rankd_contract.encoding import Block
 from rankd_contract.keys import entity_hashes, key_prefix

@@ -6,47 +6,21 @@ each bucket has device memory of its own, which requests are copied into.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from rankd_contract.bundle import Bundle
 from rankd_contract.signature import TensorSpec
-from rankd_service.errors import BundleRefused
-from rankd_service.inference.buckets import Bucketed
-from rankd_service.inference.session import CUDA, GraphSession
-from rankd_service.settings import InferenceSettings, ProviderChoice
 
-__all__ = ["CAPTURE", "CapturedRuns", "open_session"]
+__all__ = ["CAPTURE", "CapturedRuns", "Loaded"]
 
 # Attention by flash (1), memory-efficient (2) or plain products (16): cuDNN's (8) plans while it runs.
 CAPTURE: Mapping[str, str] = {"enable_cuda_graph": "1", "sdpa_kernel": "19"}
 """What the CUDA provider is asked for; it refuses a graph that it would leave a node of to another one."""
-
-_log = logging.getLogger(__name__)
-
-
-def open_session(bundle: Bundle, settings: InferenceSettings) -> tuple[GraphSession | Bucketed, float]:
-    """Load the graph of a bundle that is for here -> its session, and how far recorded scores may lie off.
-
-    Raises BundleRefused.
-    """
-    threads, provider, cuda = settings.threads, settings.provider, bundle.manifest.cuda
-    if provider is not ProviderChoice.CPU and cuda is not None:
-        try:
-            session = GraphSession(bundle.cuda_graph, threads, provider, CAPTURE)
-            if session.provider == CUDA:
-                return Bucketed(CapturedRuns(session, cuda.buckets, "cuda"), cuda), cuda.golden_tolerance
-        except BundleRefused as refused:
-            if provider is ProviderChoice.REQUIRE_CUDA:
-                raise
-            _log.warning("%s; the portable graph is run in its place", refused)
-    return GraphSession(bundle.graph, threads, provider), bundle.manifest.golden_tolerance
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +33,23 @@ class _Bound:
     outputs: Mapping[str, Any]
 
 
+class Loaded(Protocol):
+    """A loaded graph, such as a `GraphSession`."""
+
+    @property
+    def provider(self) -> str: ...  # noqa: D102  # as the session's
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102
+    @property
+    def runtime(self) -> Any: ...  # noqa: D102  # onnxruntime's own
+
+
 class CapturedRuns:
     """A session's runs by bucket. Not safe for several threads at once: they would share inputs."""
 
-    def __init__(self, session: GraphSession, buckets: Sequence[int], device: str) -> None:
+    def __init__(self, session: Loaded, buckets: Sequence[int], device: str) -> None:
         """Take memory on `device`, `cuda` or `cpu`, for inputs and outputs of every bucket."""
         self.provider, self.inputs, self.outputs = session.provider, session.inputs, session.outputs
         self._runtime: Any = session.runtime

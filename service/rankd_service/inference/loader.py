@@ -28,11 +28,11 @@ from rankd_service.errors import BundleRefused
 from rankd_service.features.assemble import Assembler
 from rankd_service.features.near_caches import NearCaches
 from rankd_service.inference.batch import Batch
-from rankd_service.inference.captured import open_session
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.golden import GoldenError, read_golden
 from rankd_service.inference.graph_file import GraphError, check_graph
 from rankd_service.inference.item_parts import ItemParts
+from rankd_service.inference.opening import open_session
 from rankd_service.inference.registry import LoadedModel, Scorer
 from rankd_service.inference.session import GraphSession
 from rankd_service.inference.trial import Trial, graphs_of, weights_beside
