@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["absence", "build", "environment", "with_all_kernels"]
+__all__ = ["absence", "build", "environment", "soname_of", "with_all_kernels"]
 
 _HERE = Path(__file__).resolve().parent
 _CUDA, _TENSORRT = "libonnxruntime_providers_cuda.so", "libonnxruntime_providers_tensorrt.so"
@@ -43,22 +43,22 @@ def absence() -> str | None:
 def build(folder: Path) -> Path:
     """Compile the libraries into a folder."""
     provider = _package() / "capi" / _CUDA
-    needed = _lines("readelf", "-d", provider)
     symbols = [line.split()[-1] for line in _lines("nm", "-D", "--undefined-only", provider)]
     for library, pattern in _LIBRARIES.items():
-        # Such as libcudart.so.13, whose name is also its symbols' version.
-        match = next(
-            (m for line in needed if (m := re.search(rf"\[({re.escape(library)}\.\d+)\]", line))), None
-        )
-        if match is None:
-            continue
-        _compile(
-            folder, match[1], sorted({s.split("@")[0] for s in symbols if re.search(pattern, s)}), pattern
-        )
+        for name in soname_of(library):
+            wanted = {s.split("@")[0] for s in symbols if re.search(pattern, s)}
+            _compile(folder, name, sorted(wanted), pattern)
     # Opened when a kernel first asks for it, its functions by name.
     opened = {s for s in _lines("strings", "-n", "6", provider) if re.fullmatch(r"cudnn[A-Z]\w+", s)}
     _compile(folder, "libcudnn.so", sorted(opened), "")
     return folder
+
+
+def soname_of(*libraries: str) -> list[str]:
+    """Return what the provider links of these, such as libcudart.so.13: also the version of its symbols."""
+    needed = "\n".join(_lines("readelf", "-d", _package() / "capi" / _CUDA))
+    found = (re.search(rf"\[({re.escape(library)}\.\d+)\]", needed) for library in libraries)
+    return [match[1] for match in found if match]
 
 
 def environment(folder: Path) -> Mapping[str, str]:

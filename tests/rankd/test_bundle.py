@@ -76,3 +76,16 @@ def test_services_are_sent_back_to_a_version_and_never_to_one_that_is_not_there(
     assert absent.returncode == 2
     assert "expected HOME/bundles/MODEL/VERSION" in absent.stderr.replace("\n", " ")
     rankd("bundle", "use", str(model / str(before)), cwd=model)
+
+
+def test_a_graph_for_cuda_is_added_and_said_to_have_run_on_no_device(model: Path) -> None:
+    home = model.parent.parent
+    command = ("export", str(home / "run"), "--home", str(home), "--name", "both", "--cuda", "fp32")
+    words = rankd(*command, "--cuda-buckets", "8,64", cwd=home)
+    assert words.returncode == 0, words.stderr
+    assert "for CUDA, fp32: every node has a kernel in onnxruntime" in words.stdout
+    assert "8, 64 candidates a run; no device has run it here" in words.stdout
+    tree = json.loads(rankd(*command, "--json", cwd=home).stdout)
+    assert tree["cuda"]["buckets"] == [64, 256, 512, 1024, 2048]
+    verified = rankd("bundle", "verify", str(home / "bundles" / "both"), cwd=home)
+    assert "both version 2: 7 files are those of the manifest" in verified.stdout, verified.stderr

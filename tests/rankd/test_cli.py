@@ -56,6 +56,10 @@ def test_help_names_every_verb() -> None:
         (("train", "--resume", "no-such-run"), 1, "no run to there was begun"),
         (("train", "--data", "movielens-synthetic", "--set", "seed=" + "[" * 5000), 2, "not valid YAML"),
         (("export", "run", "--fusion", "liked"), 2, "liked=1"),
+        (("export", "run", "--cuda", "fp8"), 2, "expected one of fp32, fp16, bf16"),
+        (("export", "run", "--cuda", "fp16"), 2, "needs --examples"),
+        (("export", "run", "--cuda", "fp32", "--cuda-buckets", "512,64"), 2, "ascending"),
+        (("export", "run", "--cuda-buckets", "64"), 2, "needs --cuda"),
         (("evaluate", "no-such-run", "--examples", "x.parquet"), 1, "no-such-run: does not exist; name the"),
         (
             ("bench", "--body", "no.json"),
