@@ -1,22 +1,22 @@
 """The portable graph -> the graph for CUDA: one user a run, sizes known beforehand, nothing left on the host.
 
 - One user row: a run is one request, or a piece of one; several users' requests are runs of their own.
-- Candidates come in a few fixed numbers (`rankd_contract.buckets`), so each size can be captured once as a
+- Candidates come in a few fixed numbers (`rankd_contract.cuda_graph`), so each size can be captured once as a
   CUDA graph and replayed. The size is not written into the file: one session serves all of them from one
   copy of the weights. That no node depends on it but through its inputs is what is checked here.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import onnx
-from onnx import helper, shape_inference
+from onnx import shape_inference
 
 from rankd_export.cuda.kernels import check_kernels
 from rankd_export.cuda.operators import CONTRIB, place
 from rankd_export.cuda.sizes import without_sizes
+from rankd_export.cuda.tables import apart
 from rankd_export.errors import GraphRefused
 
 __all__ = ["to_cuda", "with_sizes"]
@@ -24,12 +24,11 @@ __all__ = ["to_cuda", "with_sizes"]
 # Unlike any other size, so that shapes say which axis is the candidates'.
 _CANDIDATES = 509
 _CONTRIB_VERSION = 1
-_LARGE = 1 << 18  # numbers of a tensor
 
 
 def to_cuda(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Return the graph for CUDA; raises NoCudaKernel where a device would leave some of it to the host."""
-    slim, tables = _apart(graph)
+    slim, tables = apart(graph)
     made = place(without_sizes(with_sizes(slim, {"R": 1, "N": _CANDIDATES})))
     kept = [v for v in made.graph.input if v.name not in tables]
     del made.graph.input[:], made.graph.value_info[:]
@@ -53,24 +52,6 @@ def with_sizes(graph: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelPr
                 dim.dim_value = sizes[dim.dim_param]
     del made.graph.value_info[:]
     return shape_inference.infer_shapes(made, data_prop=True)
-
-
-def _apart(graph: onnx.ModelProto) -> tuple[onnx.ModelProto, dict[str, onnx.TensorProto]]:
-    """Return the graph with its tables as inputs, and the tables: every step would copy them otherwise."""
-    tables = {w.name: w for w in graph.graph.initializer if math.prod(w.dims) >= _LARGE}
-    slim = onnx.ModelProto()
-    slim.ir_version = graph.ir_version
-    slim.producer_name, slim.producer_version = graph.producer_name, graph.producer_version
-    slim.opset_import.extend(graph.opset_import)
-    slim.graph.name = graph.graph.name
-    slim.graph.node.extend(graph.graph.node)
-    slim.graph.input.extend(graph.graph.input)
-    slim.graph.output.extend(graph.graph.output)
-    slim.graph.initializer.extend(w for w in graph.graph.initializer if w.name not in tables)
-    slim.graph.input.extend(
-        helper.make_tensor_value_info(name, w.data_type, list(w.dims)) for name, w in tables.items()
-    )
-    return slim, tables
 
 
 def _name_candidates(made: onnx.ModelProto, graph: onnx.ModelProto) -> None:

@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto, shape_inference
 from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
+from rankd_export.cuda.tables import apart
 from rankd_export.errors import NoCudaKernel
 
 __all__ = ["Kernels", "check_kernels", "known_kernels", "types_of"]
@@ -82,7 +83,7 @@ def check_kernels(graph: onnx.ModelProto, kernels: Kernels | None = None) -> Non
 
 def types_of(graph: onnx.ModelProto) -> dict[str, str]:
     """Return the element type of every value by name, such as `float`; contrib operators keep it."""
-    inferred = shape_inference.infer_shapes(graph).graph
+    inferred = shape_inference.infer_shapes(apart(graph)[0]).graph
     types = {
         value.name: _name(value.type.tensor_type.elem_type)
         for value in (*inferred.input, *inferred.value_info, *inferred.output)

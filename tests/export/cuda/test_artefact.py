@@ -68,7 +68,9 @@ def test_both_graphs_of_a_bundle_score_alike_and_share_their_weights(
     assert load_current(tmp_path, "mlcc", load_settings()).card.provider == "CPUExecutionProvider"
 
 
-@pytest.mark.parametrize("precision", [CudaPrecision.FP16, CudaPrecision.BF16], ids=lambda p: p.value)
+@pytest.mark.parametrize(
+    "precision", [pytest.param(CudaPrecision.FP16, marks=pytest.mark.slow), CudaPrecision.BF16]
+)
 def test_fewer_bits_are_published_with_what_they_lose(
     run: Path, tmp_path: Path, precision: CudaPrecision
 ) -> None:

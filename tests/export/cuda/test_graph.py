@@ -35,7 +35,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "infnet v1": ("infnet", {"variant": "v1"}),
     "infnet of heads": ("infnet", {"attention_heads": 4}),
 }
-FAST = ("mlcc", "infnet")
+FAST = ("mlcc",)
 ALL = [
     pytest.param(name, id=name, marks=[] if name in FAST else [pytest.mark.slow])
     for name in (*registry.names(), *VARIANTS)
@@ -98,6 +98,7 @@ def test_contrib_operators_stand_where_the_models_have_what_they_compute() -> No
     assert all(a.i == 1 for n in masked for a in n.attribute if a.name == "num_heads")
 
 
+@pytest.mark.slow
 def test_attention_over_padding_is_one_operator_with_a_mask_and_padding_alone_stays_finite() -> None:
     model, _, made = graphs_of("infnet", MIXED)
     masked = [n for n in made.graph.node if n.op_type == "MultiHeadAttention" and len(n.input) > 4]

@@ -114,6 +114,7 @@ def test_the_table_says_of_every_node_what_the_runtimes_own_provider_says(tmp_pa
     assert {True, False} == set(ours.values())
 
 
+@pytest.mark.slow
 @needs_provider
 @pytest.mark.skipif(
     onnxruntime.__version__ != known_kernels().onnxruntime, reason="the table is of another onnxruntime"
