@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
 import pytest
 
+from bench import stub_cuda
 from rankd_contract.bundle import publish, versions
 from rankd_contract.errors import CorruptBundle
 from rankd_contract.manifest import CUDA_GRAPH, WEIGHTS
@@ -65,7 +69,37 @@ def test_both_graphs_of_a_bundle_score_alike_and_share_their_weights(
     ]
     assert at[0] == at[1] != {}
     assert WEIGHTS in bundle.manifest.files
-    assert load_current(tmp_path, "mlcc", load_settings()).card.provider == "CPUExecutionProvider"
+    for provider in ("cpu", "prefer_cuda"):
+        if provider == "cpu" or not Path("/dev/nvidia0").exists():
+            settings = load_settings(inference={"provider": provider})
+            assert load_current(tmp_path, "mlcc", settings).card.provider == "CPUExecutionProvider"
+    if stub_cuda.absence() is None:
+        assert "scores differ from the recorded ones" in refused_on_a_device_that_computes_nothing(tmp_path)
+
+
+_LOAD = """
+import sys
+from pathlib import Path
+from rankd_service.errors import BundleRefused
+from rankd_service.inference.loader import load_current
+from rankd_service.settings_sources import load_settings
+
+try:
+    load_current(Path(sys.argv[1]), "mlcc", load_settings(inference={"provider": "require_cuda"}))
+except BundleRefused as refused:
+    print(refused)
+"""
+
+
+def refused_on_a_device_that_computes_nothing(repository: Path) -> str:
+    with TemporaryDirectory() as folder:
+        return subprocess.run(
+            [sys.executable, "-c", _LOAD, str(repository)],
+            env=stub_cuda.environment(stub_cuda.build(Path(folder))),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
 
 
 @pytest.mark.parametrize(
