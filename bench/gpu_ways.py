@@ -108,6 +108,7 @@ class _Loaded:
 
     runtime: Any
     provider: str
+    nodes: Mapping[str, int]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -141,7 +142,7 @@ def _of_runtime(graph: onnx.ModelProto, request: Request, device: str) -> Run:
         tuple(TensorSpec(v.name, _dtype(v.type), tuple(request_shape(v, request))) for v in values)
         for values in (session.get_inputs(), session.get_outputs())
     )
-    runs = CapturedRuns(_Loaded(session, provider, inputs, outputs), [_candidates(request)], device)
+    runs = CapturedRuns(_Loaded(session, provider, {}, inputs, outputs), [_candidates(request)], device)
     return lambda: runs.run(_candidates(request), (SCORES,), request)[0]
 
 

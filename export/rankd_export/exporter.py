@@ -65,7 +65,7 @@ class Variant:
     max_auc_loss: float = MAX_AUC_LOSS
 
 
-def export_run(
+def export_run(  # noqa: PLR0913  # all that an export can be asked for
     run: Path,
     repository: Path,
     *,

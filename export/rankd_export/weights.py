@@ -72,7 +72,7 @@ def load_back(graph: onnx.ModelProto, folder: Path) -> None:
 
 
 def loaded(graph: onnx.ModelProto, folder: Path) -> onnx.ModelProto:
-    """Return a copy of which tensors that lie in `folder` are part; raises GraphRefused as `load_back` does."""
+    """Return a copy with the tensors that lie in `folder` in it; raises GraphRefused as `load_back` does."""
     made = onnx.ModelProto()
     made.CopyFrom(graph)
     outside = [w for w in made.graph.initializer if w.data_location == TensorProto.EXTERNAL]

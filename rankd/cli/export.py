@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from rankd_contract.bundle import Bundle, versions
 from rankd_contract.cuda_graph import BUCKETS, check_buckets
 from rankd_contract.errors import ContractError
 from rankd_contract.manifest import MANIFEST, BundleManifest
+
+if TYPE_CHECKING:
+    from rankd_export.cuda.artefact import CudaPlan
 
 __all__ = ["export", "parse_buckets", "parse_fusion"]
 
@@ -72,7 +75,6 @@ def export(
     if mlflow and logged_at(run) is None:
         fail(f"{run} was not logged to MLflow; train with `rankd train --mlflow ADDRESS`", 2)
     with wants():
-        from rankd_export.cuda.artefact import CudaPlan, CudaPrecision
         from rankd_export.errors import ExportError
         from rankd_export.exporter import Variant, export_run
         from rankd_export.precision import Precision
@@ -87,17 +89,7 @@ def export(
             fail(f"--precision {precision} needs --examples: what it loses is measured on validation rows", 2)
         variant = Variant(Precision(precision), examples, max_auc_loss)
 
-    plan = None
-    if cuda is not None:
-        known = [p.value for p in CudaPrecision]
-        if cuda not in known:
-            fail(f"--cuda {cuda}: expected one of {', '.join(known)}", 2)
-        if cuda != CudaPrecision.FP32.value and examples is None:
-            fail(f"--cuda {cuda} needs --examples: what it loses is measured on validation rows", 2)
-        plan = CudaPlan(CudaPrecision(cuda), parse_buckets(cuda_buckets), examples, max_auc_loss)
-    elif cuda_buckets is not None:
-        fail(f"--cuda-buckets {cuda_buckets} needs --cuda, the graph that has them", 2)
-
+    plan = _cuda_plan(cuda, cuda_buckets, examples, max_auc_loss)
     with wants(ContractError, ExportError, TrainingError):
         bundle = export_run(
             run,
@@ -156,6 +148,23 @@ def export(
             "validation rows",
             soft_wrap=True,
         )
+
+
+def _cuda_plan(
+    precision: str | None, buckets: str | None, examples: Path | None, max_auc_loss: float
+) -> CudaPlan | None:
+    from rankd_export.cuda.artefact import CudaPlan, CudaPrecision
+
+    if precision is None:
+        if buckets is not None:
+            fail(f"--cuda-buckets {buckets} needs --cuda, the graph that has them", 2)
+        return None
+    known = [p.value for p in CudaPrecision]
+    if precision not in known:
+        fail(f"--cuda {precision}: expected one of {', '.join(known)}", 2)
+    if precision != CudaPrecision.FP32.value and examples is None:
+        fail(f"--cuda {precision} needs --examples: what it loses is measured on validation rows", 2)
+    return CudaPlan(CudaPrecision(precision), parse_buckets(buckets), examples, max_auc_loss)
 
 
 def _architecture_before(bundle: Bundle) -> str | None:

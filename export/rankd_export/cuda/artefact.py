@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from rankd_export.cuda.operators import placed
 from rankd_export.errors import GraphRefused, ParityFailed, RunUnusable
 from rankd_export.parity import TOLERANCE, Request, compare, run_onnx, users_of
 from rankd_export.quality import MAX_AUC_LOSS, judge, losses
+from rankd_export.weights import loaded
 from rankd_training.examples.examples import Examples
 
 __all__ = ["CudaPlan", "CudaPrecision", "make"]
@@ -81,9 +82,11 @@ def make(
     graph: onnx.ModelProto,
     plan: CudaPlan,
     requests: Sequence[Request],
+    folder: Path,
+    *,
     examples: Examples | None = None,
     calibration: Calibration | None = None,
-) -> tuple[onnx.ModelProto, CudaGraph]:
+) -> tuple[CudaGraph, onnx.ModelProto]:
     """Make the CUDA graph of a portable one in float32.
 
     Args:
@@ -91,6 +94,7 @@ def make(
         graph: the portable graph.
         plan: how it is to be.
         requests: real ones; those of one user are compared.
+        folder: where the graph's large tensors lie.
         examples: whose validation rows say what fewer bits lose.
         calibration: what the graph's own calibration is compared with.
 
@@ -109,21 +113,23 @@ def make(
         operators=placed(made),
     )
     if plan.precision is CudaPrecision.FP32:
-        report = compare(model, made, of_one, calibration=calibration)
-        return made, replace(about, parity=report.to_json())
+        report = compare(model, made, of_one, calibration=calibration, apart=folder)
+        return replace(about, parity=report.to_json()), made
     kind = Narrow(plan.precision.value)
     if calibration is not None:
         raise GraphRefused(
             "a CUDA graph in fewer bits has no calibration of its own; the service's follows it"
         )
     assert examples is not None
-    lost = losses(graph, rounded(graph, kind), examples)
+    whole = loaded(graph, folder)
+    lost = losses(whole, rounded(whole, kind), examples)
     judge(lost, plan.max_auc_loss)
+    made = to_cuda(whole)
     less = narrowed(made, kind)
     check_kernels(less)
     runs_here = less if kind is Narrow.FP16 else rounded(made, kind)
     parity = _near(made, runs_here, of_one, about.golden_tolerance)
-    return less, replace(about, parity=parity, lost={task: asdict(loss) for task, loss in lost.items()})
+    return replace(about, parity=parity, lost={task: loss.to_json() for task, loss in lost.items()}), less
 
 
 def _near(

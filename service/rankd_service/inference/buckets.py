@@ -28,11 +28,13 @@ class FixedRuns(Protocol):
 
     Attributes:
         provider: where they run.
+        nodes: how many nodes of the graph each provider has taken.
         inputs: what the graph takes; candidates come in any of the buckets.
         outputs: what it gives.
     """
 
     provider: str
+    nodes: Mapping[str, int]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -47,6 +49,8 @@ class Bucketed:
 
     Attributes:
         provider: where it runs.
+        nodes: how many nodes of the graph each provider has taken.
+        fallback: empty: where there is no device, no CUDA graph is run.
         inputs: what it takes, of any size.
         outputs: what it gives.
     """
@@ -54,7 +58,7 @@ class Bucketed:
     def __init__(self, runs: FixedRuns, graph: CudaGraph) -> None:
         """Run every bucket once, so that all is captured. Raises BundleRefused where it cannot be."""
         self._runs, self._graph, self._turn = runs, graph, Lock()
-        self.provider = runs.provider
+        self.provider, self.nodes, self.fallback = runs.provider, dict(runs.nodes), ""
         self._per_user = {s.name for s in runs.inputs if s.dims[:1] == (1,)}
         self.inputs = tuple(
             TensorSpec(s.name, s.dtype, ("R", *s.dims[1:]) if s.name in self._per_user else s.dims)

@@ -39,6 +39,8 @@ class Loaded(Protocol):
     @property
     def provider(self) -> str: ...  # noqa: D102  # as the session's
     @property
+    def nodes(self) -> Mapping[str, int]: ...  # noqa: D102
+    @property
     def inputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102
     @property
     def outputs(self) -> tuple[TensorSpec, ...]: ...  # noqa: D102
@@ -51,7 +53,8 @@ class CapturedRuns:
 
     def __init__(self, session: Loaded, buckets: Sequence[int], device: str) -> None:
         """Take memory on `device`, `cuda` or `cpu`, for inputs and outputs of every bucket."""
-        self.provider, self.inputs, self.outputs = session.provider, session.inputs, session.outputs
+        self.provider, self.nodes = session.provider, session.nodes
+        self.inputs, self.outputs = session.inputs, session.outputs
         self._runtime: Any = session.runtime
         self._bound = {size: self._bind(size, k, device) for k, size in enumerate(buckets, start=1)}
 

@@ -9,7 +9,8 @@ from rankd_service.errors import BundleRefused
 from rankd_service.inference.buckets import Bucketed
 from rankd_service.inference.captured import CAPTURE, CapturedRuns
 from rankd_service.inference.session import CUDA, GraphSession
-from rankd_service.settings import InferenceSettings, ProviderChoice
+from rankd_service.provider import ProviderChoice
+from rankd_service.settings import InferenceSettings
 
 __all__ = ["open_session"]
 

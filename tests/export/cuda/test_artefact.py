@@ -27,7 +27,7 @@ from rankd_service.inference.buckets import Bucketed
 from rankd_service.inference.captured import CapturedRuns
 from rankd_service.inference.loader import load_current
 from rankd_service.inference.session import GraphSession
-from rankd_service.settings import ProviderChoice
+from rankd_service.provider import ProviderChoice
 from rankd_service.settings_sources import load_settings
 from tests.export.requests import random_request
 from tests.support.tiny_run import invented_data, tiny_run

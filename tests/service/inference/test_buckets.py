@@ -22,7 +22,7 @@ from rankd_service.errors import BundleRefused
 from rankd_service.inference.buckets import Bucketed
 from rankd_service.inference.captured import CapturedRuns
 from rankd_service.inference.session import GraphSession
-from rankd_service.settings import ProviderChoice
+from rankd_service.provider import ProviderChoice
 from tests.support.bundles import SCHEMA_TEXT, every_input, tensors_for
 
 SCHEMA = parse_schema(SCHEMA_TEXT)
@@ -143,7 +143,7 @@ from rankd_contract.cuda_graph import CudaGraph
 from rankd_service.inference.buckets import Bucketed
 from rankd_service.inference.captured import CAPTURE, CapturedRuns
 from rankd_service.inference.session import GraphSession
-from rankd_service.settings import ProviderChoice
+from rankd_service.provider import ProviderChoice
 
 library = ctypes.CDLL("libcudart.so.13")
 def count(name):
