@@ -30,7 +30,10 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("schema", [MOVIELENS, MIXED], ids=lambda schema: schema.name)
+@pytest.mark.parametrize(
+    "schema",
+    [pytest.param(MOVIELENS, id="movielens"), pytest.param(MIXED, id="mixed", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("settings", VARIANTS, ids=str)
 def test_graph_and_model_agree_at_every_size(settings: dict[str, Any], schema: FeatureSchema) -> None:
     torch.manual_seed(0)
@@ -40,7 +43,11 @@ def test_graph_and_model_agree_at_every_size(settings: dict[str, Any], schema: F
     assert_agrees(model, graph, schema)
 
 
-@pytest.mark.parametrize("settings", [VARIANTS[1], VARIANTS[2], VARIANTS[4]], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [VARIANTS[1], *(pytest.param(VARIANTS[k], marks=pytest.mark.slow) for k in (2, 4))],
+    ids=str,
+)
 def test_a_graph_that_explains_gives_the_models_weights_and_the_same_scores(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = ARMNet(MIXED, ARMNetConfig(**{"embedding_std": 0.5, **settings})).eval()

@@ -64,7 +64,10 @@ def exported(model: nn.Module, *, explain: bool = False) -> onnx.ModelProto:
     return to_onnx(model, SCHEMA, example, explain=explain)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n in {"mlcc", "dcnv2"} else pytest.param(n, marks=pytest.mark.slow) for n in MODELS],
+)
 def test_graph_and_model_agree_at_every_size(name: str) -> None:
     model = lively(name)
     graph = exported(model, explain=name == "armnet")

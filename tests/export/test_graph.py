@@ -67,7 +67,14 @@ def exported(name: str, schema: FeatureSchema) -> onnx.ModelProto:
     return onnx.load_from_string(serialised(name, schema))
 
 
-@pytest.mark.parametrize("schema", [MOVIELENS, MIXED, table_schema()], ids=lambda schema: schema.name)
+@pytest.mark.parametrize(
+    "schema",
+    [
+        pytest.param(MOVIELENS, id="movielens", marks=pytest.mark.slow),
+        pytest.param(MIXED, id="mixed"),
+        pytest.param(table_schema(), id="table", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("name", registry.names())
 def test_graph_and_model_agree_at_every_size(name: str, schema: FeatureSchema) -> None:
     model = lively(name, schema)

@@ -40,7 +40,7 @@ LIKED, SKIPPED = slice(0, 6), slice(6, 10)
 
 
 @pytest.mark.parametrize("text", [HISTORIES, NO_HISTORY], ids=["histories", "no history"])
-@pytest.mark.parametrize("variant", ["v1", "v2"])
+@pytest.mark.parametrize("variant", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 def test_graph_and_model_agree_at_every_size(variant: str, text: str) -> None:
     schema = parse_schema(text)
     torch.manual_seed(0)

@@ -78,6 +78,7 @@ def test_services_are_sent_back_to_a_version_and_never_to_one_that_is_not_there(
     rankd("bundle", "use", str(model / str(before)), cwd=model)
 
 
+@pytest.mark.slow
 def test_a_graph_for_cuda_is_added_and_said_to_have_run_on_no_device(model: Path) -> None:
     home = model.parent.parent
     command = ("export", str(home / "run"), "--home", str(home), "--name", "both", "--cuda", "fp32")
