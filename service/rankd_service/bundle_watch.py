@@ -219,6 +219,13 @@ class BundleWatch:
                 _log.error("bundle refused: %s", error)
             return None
 
+    def _check_cheaper(self, name: str, other: str) -> None:
+        unserved = [model for model in (name, other) if model not in self._current]
+        if unserved:
+            _log.error("models.cheaper: %s for %s does nothing, %s is not served", other, name, unserved[0])
+        elif self._registry.snapshot.cheaper(self._current[name]) is None:
+            _log.error("models.cheaper: %s cannot score for %s, it reads other features", other, name)
+
     def _serve(self, name: str, model: LoadedModel) -> bool:
         """Make a model the current one of its name; say whether it was not yet."""
         before = self._current.get(name)
@@ -241,9 +248,7 @@ class BundleWatch:
         cheaper = self._settings.models.cheaper
         self._registry.publish(current, earlier, cheaper)
         for name, other in cheaper.items():
-            if name in self._current and self._registry.snapshot.cheaper(self._current[name]) is None:
-                why = "reads other features" if other in self._current else "is not served"
-                _log.error("models.cheaper: %s cannot score for %s, it %s", other, name, why)
+            self._check_cheaper(name, other)
         self._telemetry.show_models([model.card for model in current])
         self._near.retain({p for model in (*current, *earlier) for p in model.assembler.prefixes})
         if self._feed is not None:

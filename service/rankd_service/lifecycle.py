@@ -84,7 +84,8 @@ class Lifecycle:
     @property
     def ready(self) -> bool:
         """Whether requests should be sent here."""
-        return self.state is State.SERVING and bool(self._bundles.versions())
+        refuses = self._memory.pressure is Pressure.CRITICAL
+        return self.state is State.SERVING and bool(self._bundles.versions()) and not refuses
 
     @property
     def draining(self) -> bool:

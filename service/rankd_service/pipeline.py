@@ -113,14 +113,18 @@ class RankPipeline:
         with times(Stage.INFER):
             # Whoever waits for the store may have its rows in this very turn of the loop.
             company = self._fetching > 0
-            found = await self._batcher.score(
-                model,
-                features.batch,
-                deadline,
-                company=company,
-                partition=partition,
-                cheaper=self._registry.snapshot.cheaper(model),
-            )
+            try:
+                found = await self._batcher.score(
+                    model,
+                    features.batch,
+                    deadline,
+                    company=company,
+                    partition=partition,
+                    cheaper=self._registry.snapshot.cheaper(model),
+                )
+            except DeadlineExceeded:
+                metrics.deadline_missed(Stage.INFER)
+                raise
             scores_NT, scored, by = found.scores_NT, found.rows, found.model
         with times(Stage.POSTPROCESS):
             fused_N = fuse(scores_NT, by.fusion_T)

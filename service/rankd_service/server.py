@@ -2,14 +2,17 @@
 
 On SIGTERM the process first stops being ready, and for a short while goes on answering whoever still comes,
 with 503 and the advice to go elsewhere: a connection closed at once would lose the request that is on its way
-on it. Then it closes, finishes what it had accepted, and ends. A second signal ends it without waiting.
+on it. Then it closes, finishes what it had accepted, and ends. A second signal ends it without waiting. A
+terminal that is closed (SIGHUP) is a SIGTERM, but for a process that was told to ignore it (`nohup`).
 """
 
 from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
 from types import FrameType
 
 import uvicorn
@@ -35,6 +38,18 @@ class DrainingServer(uvicorn.Server):
         self._clock, self._on_drain, self._lame_duck_s = clock, on_drain, lame_duck_s
         self._close_at_s: float | None = None
         self.abandoned = 0
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Have one signal more than uvicorn has."""
+        with super().capture_signals():
+            captures = current_thread() is main_thread() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+            before = signal.signal(signal.SIGHUP, self.handle_exit) if captures else None
+            try:
+                yield
+            finally:
+                if captures:
+                    signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; at the second signal, end."""

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -175,6 +175,15 @@ class ModelSettings(_Section):
         default_factory=dict,
         description="Which model scores in place of another that is too slow for what time is left.",
     )
+
+    @field_validator("cheaper")
+    @classmethod
+    def _another(cls, cheaper: dict[str, str]) -> dict[str, str]:
+        for name, other in cheaper.items():
+            if name == other:
+                raise ValueError(f"{name} is no cheaper than itself")
+        return cheaper
+
     refresh_s: float = Field(
         default=2,
         ge=0,

@@ -55,7 +55,8 @@ def ask_until_refused(address: str, codes: Counter[str]) -> None:
 
 
 @pytest.mark.fault("G1")
-def test_sigterm_under_load_loses_no_answer(service: ServiceProcess) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "a closed terminal"])
+def test_sigterm_under_load_loses_no_answer(service: ServiceProcess, sign: signal.Signals) -> None:
     codes: Counter[str] = Counter()
     callers = [threading.Thread(target=ask_until_refused, args=(service.address, codes)) for _ in range(8)]
     for caller in callers:
@@ -63,7 +64,7 @@ def test_sigterm_under_load_loses_no_answer(service: ServiceProcess) -> None:
     while codes["200"] < 50:
         time.sleep(0.01)
     began = time.monotonic()
-    service.process.send_signal(signal.SIGTERM)
+    service.process.send_signal(sign)
     for caller in callers:
         caller.join(timeout=20)
     assert service.process.wait(timeout=20) == 0

@@ -214,7 +214,8 @@ def test_a_crash_loop_is_left_alone_longer_and_readiness_says_so(service: Servic
 
 
 @pytest.mark.fault("G1")
-def test_sigterm_to_the_supervisor_under_load_loses_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "a closed terminal"])
+def test_sigterm_to_the_supervisor_under_load_loses_no_answer(tmp_path: Path, sign: signal.Signals) -> None:
     with (
         two_workers(tmp_path, lame_duck_s=0.5) as service,
         Callers(service.address, 6, until_refused=True) as callers,
@@ -223,7 +224,7 @@ def test_sigterm_to_the_supervisor_under_load_loses_no_answer(tmp_path: Path) ->
         pids = workers(service)
         # As systemd does it: every process of the group gets the signal, the workers a second time by us.
         for pid in (service.process.pid, *pids):
-            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, sign)
         callers.join()
         assert service.process.wait(timeout=20) == 0
     assert set(callers.codes) <= {"200", "503"}, callers.codes

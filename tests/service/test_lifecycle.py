@@ -140,11 +140,12 @@ def test_a_cheaper_model_that_cannot_stand_in_is_said(
 ) -> None:
     publish_bundle(tmp_path, "films", echo)
     publish_bundle(tmp_path, "other", echo, SCHEMA_TEXT.replace("max_length: 5", "max_length: 6"))
-    cheaper = {"films": "other", "other": "nobody"}
+    cheaper = {"films": "other", "other": "nobody", "misspelt": "other"}
     with running(app_over(tmp_path, cheaper=cheaper)) as address:
         until_ready(address)
     assert "models.cheaper: other cannot score for films, it reads other features" in caplog.text
-    assert "models.cheaper: nobody cannot score for other, it is not served" in caplog.text
+    assert "models.cheaper: nobody for other does nothing, nobody is not served" in caplog.text
+    assert "models.cheaper: other for misspelt does nothing, misspelt is not served" in caplog.text
 
 
 def test_the_store_is_closed_at_the_end(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from rankd_service.deadline import Deadline
 from rankd_service.domain import Partition
+from rankd_service.errors import DeadlineExceeded
 from rankd_service.inference.batch import Batch, join
 from rankd_service.inference.registry import LoadedModel
 from rankd_service.settings import BatchingSettings
@@ -80,7 +81,8 @@ class Batcher:
     ) -> Scored:
         """Score one request; `company` where others may be there within this turn of the event loop.
 
-        `cheaper` scores in the model's place where that way there is time for more candidates.
+        `cheaper` scores in the model's place where that way there is time for more candidates. Raises
+        DeadlineExceeded where its turn comes too late.
         """
         if not (self._turns_left or self._waiting or (company and self._is_small(asked))):
             self._wait_turns(_TURNS_BETWEEN_RUNS)
@@ -109,6 +111,11 @@ class Batcher:
 
     def _run(self) -> None:
         """Score who is first, alone or with others, and come back for the rest."""
+        for member in self._waiting:
+            if not member.answer.done() and member.deadline.remaining_s() <= 0:
+                member.answer.set_exception(
+                    DeadlineExceeded("the deadline passed before its turn to be scored")
+                )
         self._waiting = [member for member in self._waiting if not member.answer.done()]
         if not self._waiting:
             return

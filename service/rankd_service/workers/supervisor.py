@@ -56,7 +56,10 @@ class Supervisor:
     async def run(self) -> None:
         """Supervise until the last worker has ended. Raises StartupFailed where none can serve."""
         loop = asyncio.get_running_loop()
-        for sign in (signal.SIGTERM, signal.SIGINT):
+        ends = [signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # `nohup` asks to be left alone
+            ends.append(signal.SIGHUP)
+        for sign in ends:
             loop.add_signal_handler(sign, self._on_signal, sign)
         looked_s = self._clock()
         try:

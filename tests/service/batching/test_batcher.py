@@ -19,6 +19,7 @@ from rankd_contract.signature import ROW
 from rankd_service.batching.batcher import Batcher, Scored
 from rankd_service.deadline import Deadline
 from rankd_service.domain import Partition
+from rankd_service.errors import DeadlineExceeded
 from rankd_service.inference.cost import CostModel
 from rankd_service.inference.loader import load_current
 from rankd_service.settings import BatchingSettings
@@ -305,6 +306,22 @@ def test_a_batch_is_closed_by_its_earliest_deadline(tmp_path: Path) -> None:
     run(scenario)
     assert order[0] == 2, "the earliest deadline goes first, and alone: three rows and five are too many"
     assert bench.counted("requests") == [2, 4]
+
+
+@pytest.mark.fault("E5")
+def test_whose_deadline_passes_while_others_are_scored_is_told_so_and_not_scored(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, echo)
+
+    async def scenario() -> None:
+        first, patient, hasty = requests([60, 60, 60])
+        waits = [bench.ask(first, 5.0), bench.ask(patient, 5.0), bench.ask(hasty, 0.5)]
+        await asyncio.sleep(0)
+        bench.clock.jump(1.0)  # what the others before it took
+        found = await asyncio.gather(*waits, return_exceptions=True)
+        assert isinstance(found[2], DeadlineExceeded)
+        assert [isinstance(one, Scored) for one in found] == [True, True, False]
+
+    run(scenario)
 
 
 @pytest.mark.fault("E8")
