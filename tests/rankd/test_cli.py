@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from rankd.cli import app
 from rankd.cli.names import ARCHITECTURES
 from rankd_contract.schema_file import load_schema
 from rankd_training.models import registry
@@ -71,11 +73,20 @@ def test_help_names_every_verb() -> None:
     ids=lambda value: " ".join(value)[:60] if isinstance(value, tuple) else str(value),
 )
 def test_a_wrong_step_names_what_to_do_next(
-    arguments: tuple[str, ...], code: int, hint: str, tmp_path: Path
+    arguments: tuple[str, ...], code: int, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = rankd(*arguments, cwd=tmp_path)
-    assert result.returncode == code, result.stderr
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, list(arguments))  # in this process, which has imported torch once
+    assert result.exit_code == code, result.stderr
     assert hint in result.stderr
+    assert isinstance(result.exception, SystemExit), result.exception
+
+
+def test_a_wrong_step_is_no_traceback(tmp_path: Path) -> None:
+    """As a person types it, in a process of its own."""
+    result = rankd("export", "no-such-run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "rankd train" in result.stderr
     assert "Traceback" not in result.stderr
 
 
