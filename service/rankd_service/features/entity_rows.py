@@ -21,6 +21,7 @@ from rankd_contract.schema import UNKNOWN, Entity, FeatureSchema, FeatureView, O
 from rankd_service.features.near_cache import NearCache
 from rankd_service.features.near_caches import NearCaches
 from rankd_service.features.overrides import Override
+from rankd_service.features.view_rows import ViewRows
 
 __all__ = ["Draft", "EntityPlan", "EntityRows"]
 
@@ -67,9 +68,7 @@ class _ViewDraft:
     """One view's rows before the store is read: its columns of the block, and which rows it still lacks."""
 
     plan: _ViewPlan
-    part: Block
-    times_ms: NDArray[np.int64]
-    stamps: NDArray[np.int64]
+    rows: ViewRows
     absent: NDArray[np.intp]
     mark: int
 
@@ -114,18 +113,20 @@ class EntityPlan:
         """Take what is near at hand of n entities' rows, and name the keys of the rest."""
         block, views, keys = Block.empty(len(ids), self.encoder.layout), [], []
         for plan in self.views:
-            part = Block(block.ids[:, plan.ids], block.values[:, plan.values])
-            times_ms = np.full(len(ids), int(now_s * 1000))  # rows that are not written are not stale
-            stamps = np.zeros(len(ids), np.int64)
+            rows = ViewRows(
+                Block(block.ids[:, plan.ids], block.values[:, plan.values]),
+                times_ms=np.full(len(ids), int(now_s * 1000)),  # rows that are not written are not stale
+                stamps=np.zeros(len(ids), np.int64),
+            )
             mark, absent = 0, None
             if plan.near is not None:
-                mark, absent = plan.near.mark(), plan.near.take(ids, part, times_ms, stamps)
+                mark, absent = plan.near.mark(), plan.near.take(ids, rows)
             if absent is None or len(absent) == len(ids):
                 absent = np.arange(len(ids))
                 keys += [plan.prefix + i for i in ids]
             else:
                 keys += [plan.prefix + ids[i] for i in absent.tolist()]
-            views.append(_ViewDraft(plan, part, times_ms, stamps, absent, mark))
+            views.append(_ViewDraft(plan, rows, absent, mark))
         return Draft(ids, block, views, keys)
 
     def read(
@@ -194,7 +195,7 @@ class EntityPlan:
             return np.zeros(len(draft.ids), np.int64)
         (of_view,) = draft.views
         kept = by_view[of_view.plan.view.name] == FeatureStatus.PRESENT
-        return of_view.stamps if kept.all() else of_view.stamps * kept
+        return of_view.rows.stamps if kept.all() else of_view.rows.stamps * kept
 
     def _complete(
         self,
@@ -206,45 +207,23 @@ class EntityPlan:
         """Put in the rows that were absent -> their statuses; what is whole is near at hand from now on."""
         plan, absent, every = draft.plan, draft.absent, len(draft.absent) == len(ids)
         ids = ids if every else [ids[i] for i in absent.tolist()]
-        # The columns themselves where all rows are absent, else copies of some of them.
-        part = draft.part if every else Block(draft.part.ids[absent], draft.part.values[absent])
-        times_ms = draft.times_ms if every else draft.times_ms[absent]
-        statuses = plan.rows.unpack(rows, entity_hashes(plan.view, ids), part, times_ms)
-        if lost is not None and lost.any():
-            statuses = np.where(lost, lost, statuses)
-            if plan.near is not None:
-                _stand_in(plan.near, ids, part, times_ms, statuses, np.flatnonzero(lost))
+        # The rows themselves where all are absent, else copies of some of them.
+        found = draft.rows if every else draft.rows.at(absent)
+        statuses = plan.rows.unpack(rows, entity_hashes(plan.view, ids), found.block, found.times_ms)
         if plan.near is not None:
-            draft.stamps[absent] = self._keep(plan.near, draft.mark, ids, part, times_ms, statuses)
+            if lost is not None and lost.any():
+                statuses = np.where(lost, lost, statuses)
+                _stand_in(plan.near, ids, found, statuses, np.flatnonzero(lost))
+            found.stamps[:] = _kept(plan.near, draft.mark, ids, found, statuses)
+        elif lost is not None:
+            statuses = np.where(lost, lost, statuses)
         if not every:
-            draft.part.ids[absent], draft.part.values[absent] = part.ids, part.values
-            draft.times_ms[absent] = times_ms
+            draft.rows.put(absent, found)
         return statuses
-
-    def _keep(
-        self,
-        near: NearCache,
-        mark: int,
-        ids: Sequence[str],
-        part: Block,
-        times_ms: NDArray[np.int64],
-        statuses: NDArray[np.uint8],
-    ) -> NDArray[np.int64]:
-        if not statuses.any():
-            return near.keep(ids, part, times_ms, mark)
-        whole = np.flatnonzero(statuses == FeatureStatus.PRESENT)
-        stamps = np.zeros(len(ids), np.int64)
-        stamps[whole] = near.keep(
-            [ids[i] for i in whole.tolist()],
-            Block(part.ids[whole], part.values[whole]),
-            times_ms[whole],
-            mark,
-        )
-        return stamps
 
     def _age(self, draft: _ViewDraft, max_age_s: float, statuses: NDArray[np.uint8], now_s: float) -> None:
         """Mark rows that are too old; those of a view that wants none are taken out again."""
-        times_ms, plan = draft.times_ms, draft.plan
+        times_ms, plan = draft.rows.times_ms, draft.plan
         # A row from the future beyond the clocks' skew has a wrong time, so its age is not known either.
         oldest_ms, newest_ms = 1000 * (now_s - max_age_s), 1000 * (now_s + self._skew_s)
         if times_ms.min() >= oldest_ms and times_ms.max() <= newest_ms:
@@ -252,8 +231,8 @@ class EntityPlan:
         stale = (times_ms < oldest_ms) | (times_ms > newest_ms)
         statuses[stale] = FeatureStatus.OUTSIDE_MAX_AGE
         if plan.view.on_stale is OnStale.DEFAULT:
-            draft.part.ids[stale] = self._empty.ids[:, plan.ids]
-            draft.part.values[stale] = self._empty.values[:, plan.values]
+            draft.rows.block.ids[stale] = self._empty.ids[:, plan.ids]
+            draft.rows.block.values[stale] = self._empty.values[:, plan.values]
 
     def _bring_into_range(self, block: Block) -> int:
         """Turn ids beyond their table into `unknown`: the CPU would raise, CUDA would read anything."""
@@ -264,16 +243,27 @@ class EntityPlan:
         return int(beyond.sum())
 
 
+def _kept(
+    near: NearCache, mark: int, ids: Sequence[str], rows: ViewRows, statuses: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Keep the rows that are whole -> the stamp of each, 0 of the others."""
+    if not statuses.any():
+        return near.keep(ids, rows, mark)
+    whole = np.flatnonzero(statuses == FeatureStatus.PRESENT)
+    stamps = np.zeros(len(ids), np.int64)
+    stamps[whole] = near.keep([ids[i] for i in whole.tolist()], rows.at(whole), mark)
+    return stamps
+
+
 def _stand_in(
     near: NearCache,
     ids: Sequence[str],
-    part: Block,
-    times_ms: NDArray[np.int64],
+    rows: ViewRows,
     statuses: NDArray[np.uint8],
     lost: NDArray[np.intp],
 ) -> None:
     """Put in what was known last of the lost rows."""
-    known, known_ms = Block(part.ids[lost], part.values[lost]), times_ms[lost]
-    unknown = near.take_stale([ids[i] for i in lost.tolist()], known, known_ms, np.zeros_like(known_ms))
-    part.ids[lost], part.values[lost], times_ms[lost] = known.ids, known.values, known_ms
+    known = rows.at(lost)
+    unknown = near.take_stale([ids[i] for i in lost.tolist()], known)
+    rows.put(lost, known)
     statuses[np.delete(lost, unknown)] = FeatureStatus.STALE_L1

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rankd_contract.encoding import Block
 from rankd_service.deadline import Clock
+from rankd_service.features.view_rows import ViewRows
 
 __all__ = ["MOST_CHANGES", "NearCache", "NearLimits"]
 
@@ -56,9 +57,8 @@ class NearCache:
         self._limits, self._clock = limits, clock
         self._capacity = limits.bytes_a_view // (4 * (num_ids + num_values) + _ID_BYTES)
         places = self._capacity + 1  # the last one is nobody's: it is where `_NOWHERE` points
-        self._rows = Block(np.zeros((places, num_ids), np.int32), np.zeros((places, num_values), np.float32))
-        self._times_ms = np.zeros(places, np.int64)
-        self._stamps = np.zeros(places, np.int64)
+        block = Block(np.zeros((places, num_ids), np.int32), np.zeros((places, num_values), np.float32))
+        self._rows = ViewRows(block, np.zeros(places, np.int64), np.zeros(places, np.int64))
         self._stamped = 0
         self._expires_s = np.zeros(places)
         self._expires_s[_NOWHERE] = -np.inf
@@ -80,92 +80,64 @@ class NearCache:
         """Return the moment from which on changes matter to a read that begins now."""
         return self._changes
 
-    def take(
-        self,
-        ids: Sequence[str],
-        out: Block,
-        out_times_ms: NDArray[np.int64],
-        out_stamps: NDArray[np.int64],
-    ) -> NDArray[np.intp]:
+    def take(self, ids: Sequence[str], out: ViewRows) -> NDArray[np.intp]:
         """Copy the fresh rows of n ids into `out` -> the positions of the others, in order."""
         now_s = self._clock.monotonic_s()
         if not self._trusted or not self._places or now_s - self._confirmed_s > self._limits.word_s:
             absent = np.arange(len(ids))
         else:
-            absent = self._take(ids, out, out_times_ms, out_stamps, now_s)
+            absent = self._take(ids, out, now_s)
         self.misses += len(absent)
         self.hits += len(ids) - len(absent)
         return absent
 
-    def take_stale(
-        self,
-        ids: Sequence[str],
-        out: Block,
-        out_times_ms: NDArray[np.int64],
-        out_stamps: NDArray[np.int64],
-    ) -> NDArray[np.intp]:
+    def take_stale(self, ids: Sequence[str], out: ViewRows) -> NDArray[np.intp]:
         """Do the same with what was known last, however old the word of it, up to `stale_s`."""
         if not self._places:
             return np.arange(len(ids))
-        oldest_s = self._clock.monotonic_s() - self._limits.stale_s
-        return self._take(ids, out, out_times_ms, out_stamps, oldest_s)
+        return self._take(ids, out, self._clock.monotonic_s() - self._limits.stale_s)
 
-    def _take(
-        self,
-        ids: Sequence[str],
-        out: Block,
-        out_times_ms: NDArray[np.int64],
-        out_stamps: NDArray[np.int64],
-        oldest_s: float,
-    ) -> NDArray[np.intp]:
+    def _take(self, ids: Sequence[str], out: ViewRows, oldest_s: float) -> NDArray[np.intp]:
         at = np.fromiter(map(self._places.get, ids, repeat(_NOWHERE)), np.intp, len(ids))
         here = self._expires_s[at] > oldest_s
         self._used[at] = True
         if here.all():  # as nearly always
-            out.ids[:], out.values[:] = self._rows.ids[at], self._rows.values[at]
-            out_times_ms[:], out_stamps[:] = self._times_ms[at], self._stamps[at]
+            out.put(slice(None), self._rows.at(at))
             return np.zeros(0, np.intp)
-        rows, at = np.flatnonzero(here), at[here]
-        out.ids[rows], out.values[rows] = self._rows.ids[at], self._rows.values[at]
-        out_times_ms[rows], out_stamps[rows] = self._times_ms[at], self._stamps[at]
+        out.put(np.flatnonzero(here), self._rows.at(at[here]))
         return np.flatnonzero(~here)
 
-    def keep(
-        self, ids: Sequence[str], rows: Block, times_ms: NDArray[np.int64], mark: int
-    ) -> NDArray[np.int64]:
+    def keep(self, ids: Sequence[str], rows: ViewRows, mark: int) -> NDArray[np.int64]:
         """Keep the rows of different ids, read since `mark`; those that have changed since are left out.
 
-        Returns the stamp of each, 0 of those that are not kept.
+        Returns the stamp of each, 0 of those that are not kept. Stamps that the rows had are not looked at.
         """
         stamps = np.zeros(len(ids), np.int64)
         if not self._trusted or mark < self._complete_since or not self._capacity:
             return stamps
-        chosen: slice | list[int] = slice(None)
+        chosen = np.arange(len(ids))
         if mark != self._changes:
-            chosen = [i for i, name in enumerate(ids) if self._changed.get(name, mark) <= mark]
-            ids = [ids[i] for i in chosen]
-            rows, times_ms = Block(rows.ids[chosen], rows.values[chosen]), times_ms[chosen]
-        n = min(len(ids), self._capacity)
-        at = np.fromiter(map(self._places.get, ids[:n], repeat(_NOWHERE)), np.intp, n)
+            chosen = np.array(
+                [i for i, name in enumerate(ids) if self._changed.get(name, mark) <= mark], np.intp
+            )
+        chosen = chosen[: self._capacity]
+        n = len(chosen)
+        every = n == len(ids)
+        names = ids if every else [ids[i] for i in chosen.tolist()]
+        at = np.fromiter(map(self._places.get, names, repeat(_NOWHERE)), np.intp, n)
         new = np.flatnonzero(at == _NOWHERE)
         if len(new):
             at[new] = self._vacated(len(new), at)
-            names = [ids[i] for i in new.tolist()]
-            self._names[at[new]] = names
-            self._places.update(zip(names, at[new].tolist(), strict=True))
-        self._rows.ids[at], self._rows.values[at], self._times_ms[at] = (
-            rows.ids[:n],
-            rows.values[:n],
-            times_ms[:n],
-        )
+            news = [names[i] for i in new.tolist()]
+            self._names[at[new]] = news
+            self._places.update(zip(news, at[new].tolist(), strict=True))
+        stamps[chosen] = self._stamped + 1 + np.arange(n)
+        self._stamped += n
+        stamped = ViewRows(rows.block, rows.times_ms, stamps)
+        self._rows.put(at, stamped if every else stamped.at(chosen))
         self._expires_s[at] = self._clock.monotonic_s() + self._limits.ttl_s * (
             1 - _SPREAD * self._random.random(n)
         )
-        fresh = np.zeros(len(ids), np.int64)
-        fresh[:n] = np.arange(self._stamped + 1, self._stamped + 1 + n)
-        self._stamped += n
-        self._stamps[at] = fresh[:n]
-        stamps[chosen] = fresh
         return stamps
 
     def _vacated(self, n: int, spared: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -15,6 +15,7 @@ from rankd_service.deadline import SystemClock
 from rankd_service.features.change_feed import ChangeFeed
 from rankd_service.features.near_cache import NearCache, NearLimits
 from rankd_service.features.near_caches import NearCaches
+from rankd_service.features.view_rows import ViewRows
 from tests.support.proxy import Proxy
 from tests.support.valkey import Valkey, free_port
 
@@ -31,12 +32,16 @@ class Followed:
         self.feed = ChangeFeed(url, self.caches, connect_timeout_s=1.0, clock=SystemClock(), heartbeat_s=0.05)
 
     def keep(self, *ids: str) -> None:
-        rows = Block(np.zeros((len(ids), 1), np.int32), np.zeros((len(ids), 0), np.float32))
-        self.cache.keep(ids, rows, np.zeros(len(ids), np.int64), self.cache.mark())
+        self.cache.keep(ids, rows(len(ids)), self.cache.mark())
 
     def has(self, name: str) -> bool:
-        out = Block(np.zeros((1, 1), np.int32), np.zeros((1, 0), np.float32))
-        return not len(self.cache.take([name], out, np.zeros(1, np.int64), np.zeros(1, np.int64)))
+        return not len(self.cache.take([name], rows(1)))
+
+
+def rows(n: int) -> ViewRows:
+    """Rows of one id column each."""
+    block = Block(np.zeros((n, 1), np.int32), np.zeros((n, 0), np.float32))
+    return ViewRows(block, np.zeros(n, np.int64), np.zeros(n, np.int64))
 
 
 @asynccontextmanager

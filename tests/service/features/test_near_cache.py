@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from rankd_contract.encoding import Block
 from rankd_service.features.near_cache import NearCache, NearLimits
 from rankd_service.features.near_caches import NearCaches
+from rankd_service.features.view_rows import ViewRows
 from tests.support.clock import JumpingClock
 
 TTL_S, STALE_S = 60.0, 600.0
@@ -24,29 +24,36 @@ def a_cache(capacity: int = 100, clock: JumpingClock | None = None, word_s: floa
     return cache
 
 
-def rows_of(ids: Sequence[str], generation: int = 0) -> tuple[Block, NDArray[np.int64]]:
+def rows_of(ids: Sequence[str], generation: int = 0) -> ViewRows:
     """Rows that say whose they are, and of which generation."""
     numbers = np.array([int(i) for i in ids])
     ids_n2 = np.stack([numbers, np.full(len(ids), generation)], axis=1).astype(np.int32)
-    return Block(ids_n2, (numbers[:, None] / 2).astype(np.float32)), 1000 * numbers + generation
+    block = Block(ids_n2, (numbers[:, None] / 2).astype(np.float32))
+    return ViewRows(block, 1000 * numbers + generation, np.zeros(len(ids), np.int64))
+
+
+def empty(n: int) -> ViewRows:
+    """Room for rows, and nothing that could be taken for one."""
+    block = Block(np.full((n, 2), -1, np.int32), np.full((n, 1), np.nan, np.float32))
+    return ViewRows(block, np.full(n, -1), np.zeros(n, np.int64))
 
 
 def keep(cache: NearCache, ids: Sequence[str], generation: int = 0, mark: int | None = None) -> None:
-    cache.keep(ids, *rows_of(ids, generation), cache.mark() if mark is None else mark)
+    cache.keep(ids, rows_of(ids, generation), cache.mark() if mark is None else mark)
 
 
 def taken(cache: NearCache, ids: Sequence[str], *, stale: bool = False) -> dict[str, int]:
     """What is near at hand: generation by id. Every row is checked to be its own id's."""
-    out = Block(np.full((len(ids), 2), -1, np.int32), np.full((len(ids), 1), np.nan, np.float32))
-    times_ms = np.full(len(ids), -1)
-    absent = (cache.take_stale if stale else cache.take)(ids, out, times_ms, np.zeros(len(ids), np.int64))
+    rows = empty(len(ids))
+    out = rows.block
+    absent = (cache.take_stale if stale else cache.take)(ids, rows)
     here = np.setdiff1d(np.arange(len(ids)), absent)
     assert absent.tolist() == sorted(absent.tolist())
     assert (out.ids[absent] == -1).all(), "rows that are not here are left as they were"
     found = {}
     for at in here.tolist():
         number, generation = out.ids[at].tolist()
-        assert (number, out.values[at, 0], times_ms[at]) == (
+        assert (number, out.values[at, 0], rows.times_ms[at]) == (
             int(ids[at]),
             int(ids[at]) / 2,
             1000 * int(ids[at]) + generation,
@@ -71,10 +78,10 @@ def test_a_row_kept_again_replaces_the_one_before() -> None:
 
 
 def stamps(cache: NearCache, ids: Sequence[str]) -> list[int]:
-    out = Block(np.zeros((len(ids), 2), np.int32), np.zeros((len(ids), 1), np.float32))
-    found = np.zeros(len(ids), np.int64)
-    cache.take(ids, out, np.zeros(len(ids), np.int64), found)
-    return found.tolist()
+    rows = empty(len(ids))
+    cache.take(ids, rows)
+    found: list[int] = rows.stamps.tolist()
+    return found
 
 
 def test_a_row_is_known_by_a_stamp_that_no_other_ever_has() -> None:
@@ -82,14 +89,14 @@ def test_a_row_is_known_by_a_stamp_that_no_other_ever_has() -> None:
     seen: set[int] = set()
     for generation in range(30):
         ids = [str(i) for i in range(generation, generation + 10)]
-        given = cache.keep(ids, *rows_of(ids, generation), cache.mark()).tolist()
+        given = cache.keep(ids, rows_of(ids, generation), cache.mark()).tolist()
         assert stamps(cache, ids) == given
         assert 0 not in given
         assert not seen & set(given)
         seen |= set(given)
     mark = cache.mark()
     cache.drop(["31"])
-    assert cache.keep(["31", "32"], *rows_of(["31", "32"]), mark).tolist() == [0, *stamps(cache, ["32"])]
+    assert cache.keep(["31", "32"], rows_of(["31", "32"]), mark).tolist() == [0, *stamps(cache, ["32"])]
     assert stamps(cache, ["31"]) == [0]
 
 
