@@ -278,7 +278,13 @@ class BatchingSettings(_Section):
         description="Requests with more candidates are scored alone; 0 scores every request alone.",
     )
     max_rows: int = Field(
-        default=200, ge=1, le=MOST_CANDIDATES, description="Candidates that are scored in one run, at most."
+        default=200, ge=1, le=MOST_CANDIDATES, description="Candidates that share one run, at most."
+    )
+    piece_ms: float = Field(
+        default=0.5,
+        gt=0,
+        le=_AN_HOUR_MS,
+        description="How long a run for a batch request may take while there are live ones; it has several.",
     )
 
 

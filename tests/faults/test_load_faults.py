@@ -43,7 +43,7 @@ from tests.support.valkey import Valkey
 
 _log = logging.getLogger(__name__)
 PATH = "/v1/rank/films"
-USERS, ITEMS = [str(i) for i in range(20)], [str(i) for i in range(300)]
+USERS, ITEMS = [str(i) for i in range(20)], [str(i) for i in range(1000)]
 SCHEMA = parse_schema(SCHEMA_TEXT)
 DEADLINE_MS = 250.0
 N, ROW_US = 100, 8.0  # a request of about a millisecond
@@ -63,10 +63,10 @@ class Loaded:
         tasks = Path(f"/proc/{self.service.process.pid}/task").iterdir()
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
-    def bodies(self, seed: int = 1) -> list[bytes]:
+    def bodies(self, seed: int = 1, n: int = N) -> list[bytes]:
         rng = random.Random(seed)
         asked = [
-            {"user": rng.choice(USERS), "item_ids": rng.sample(ITEMS, N), "top_k": 10} for _ in range(64)
+            {"user": rng.choice(USERS), "item_ids": rng.sample(ITEMS, n), "top_k": 10} for _ in range(64)
         ]
         return [json.dumps(one).encode() for one in asked]
 
@@ -240,10 +240,12 @@ def test_callers_that_repeat_every_refusal_at_once_do_not_multiply_it(loaded: Lo
 @pytest.mark.load
 @pytest.mark.fault("E9")
 @pytest.mark.timeout(120)
-def test_a_flood_of_batch_requests_leaves_live_ones_their_share(loaded: Loaded) -> None:
+@pytest.mark.parametrize("n", [N, 1000])
+def test_a_flood_of_batch_requests_leaves_live_ones_their_share(loaded: Loaded, n: int) -> None:
+    """Of such with as many candidates, and of long ones."""
     rate, _ = loaded.peak()
     due_s = due_times(Arrivals.POISSON, 0.3 * rate, 6.0, seed=3)
-    flood_s = due_times(Arrivals.POISSON, 2 * rate, 6.0, seed=4)
+    flood_s = due_times(Arrivals.POISSON, 2 * rate * N / n, 6.0, seed=4)
     alone = loaded.send(due_s)
 
     async def both() -> tuple[list[Outcome], list[Outcome]]:
@@ -251,11 +253,12 @@ def test_a_flood_of_batch_requests_leaves_live_ones_their_share(loaded: Loaded) 
         batch = {**deadline, "X-Priority": "batch"}
         return await asyncio.gather(
             send_all(loaded.url, loaded.bodies(), due_s, deadline, patience_s=2.0),
-            send_all(loaded.url, loaded.bodies(2), flood_s, batch, patience_s=2.0),
+            send_all(loaded.url, loaded.bodies(2, n), flood_s, batch, patience_s=2.0),
         )
 
     live, flood = uvloop.run(both())
     found: dict[str, Any] = {
+        "candidates of batch requests": n,
         "live in time alone, beside": [share_in_time(alone), share_in_time(live)],
         "live p50, p99 ms alone": np.percentile([ms(o) for o in in_time(alone)], (50, 99)).round(1).tolist(),
         "live p50, p99 ms beside": np.percentile([ms(o) for o in in_time(live)], (50, 99)).round(1).tolist(),

@@ -28,10 +28,10 @@ class Batch:
         """Return the number of candidates N."""
         return len(self.stamps_N)
 
-    def first(self, n: int) -> Batch:
-        """Return the first n candidates with all users' rows, which are one or few."""
-        cut = {name: a[:n] if name in _OF_CANDIDATES else a for name, a in self.tensors.items()}
-        return Batch(cut, self.stamps_N[:n])
+    def part(self, begin: int, end: int) -> Batch:
+        """Return some candidates, one after the other, with all users' rows, which are one or few."""
+        cut = {name: a[begin:end] if name in _OF_CANDIDATES else a for name, a in self.tensors.items()}
+        return Batch(cut, self.stamps_N[begin:end])
 
 
 def join(batches: Sequence[Batch]) -> Batch:

@@ -6,6 +6,7 @@ of finding out afterwards that it was too late: a graph that runs cannot be stop
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 __all__ = ["CostModel"]
@@ -38,6 +39,16 @@ class CostModel:
         if spare_s <= 0:
             return 0
         return int(min(spare_s / self._row_s, 1e9)) if self._row_s else 1_000_000_000
+
+    def piece(self, rows: int, seconds: float) -> int:
+        """Return how many of `rows` to score in a run of about so long, all such runs being as long.
+
+        A run is not made so short that its fixed part would be more than a third of it.
+        """
+        if not self._row_s:
+            return rows
+        most = max(1.0, (seconds - self._fixed_s) / self._row_s, 2 * self._fixed_s / self._row_s)
+        return math.ceil(rows / math.ceil(rows / most))
 
     def took(self, rows: int, seconds: float) -> None:
         """Note one run, or with no rows that there was no time for any.

@@ -54,10 +54,14 @@ class LoadedModel:
         """
         if rows >= len(batch):
             return self.calibration(self.scorer.score(batch))
-        scores_NT = np.tile(self.prior_T, (len(batch), 1))
+        scores_NT = self.unscored(batch)
         if rows:
-            scores_NT[:rows] = self.calibration(self.scorer.score(batch.first(rows)))
+            scores_NT[:rows] = self.calibration(self.scorer.score(batch.part(0, rows)))
         return scores_NT
+
+    def unscored(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the prior float32 [N, T] for all candidates."""
+        return np.tile(self.prior_T, (len(batch), 1))
 
 
 class Snapshot:
