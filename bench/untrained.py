@@ -26,6 +26,7 @@ from rankd_export.golden import to_npz
 from rankd_export.graph import OPSET
 from rankd_export.item_part import split
 from rankd_export.parity import run_onnx
+from rankd_export.precision import GOLDEN_TOLERANCE, Precision, reduced
 from rankd_service.features.redis_bulk import open_bulk
 
 __all__ = ["USERS", "fill", "packed", "published"]
@@ -33,8 +34,15 @@ __all__ = ["USERS", "fill", "packed", "published"]
 USERS = 1000
 
 
-def published(repository: Path, name: str, schema: FeatureSchema, graph: onnx.ModelProto) -> None:
-    """Publish a bundle as `rankd export` does, of weights that were never trained."""
+def published(
+    repository: Path,
+    name: str,
+    schema: FeatureSchema,
+    graph: onnx.ModelProto,
+    precision: Precision = Precision.FP32,
+) -> None:
+    """Publish a bundle as `rankd export` does, of weights that were never trained; `graph` is in float32."""
+    graph = reduced(graph, precision)
     golden = [request_of(schema, n, 1, seed=n) for n in (1, 7, 100)]
     manifest = BundleManifest(
         model=name,
@@ -47,7 +55,7 @@ def published(repository: Path, name: str, schema: FeatureSchema, graph: onnx.Mo
         inputs=inputs(schema),
         outputs=outputs(schema),
         opset=OPSET,
-        golden_tolerance=1e-5,
+        golden_tolerance=GOLDEN_TOLERANCE[precision],
     )
     files: dict[str, bytes | Path] = {
         GRAPH: graph.SerializeToString(),

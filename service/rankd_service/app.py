@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -89,12 +89,13 @@ def wire(
     clock: Clock | None = None,
     crew: CrewGauges | None = None,
     exposition: Exposition | None = None,
+    lets_go: Callable[[], bool] = lambda: False,
 ) -> Service:
     """Wire the service. Without `store` the one named in the settings is used, or an embedded one.
 
-    Where this process is one of several, `crew` knows the others and `exposition` the metrics of all. Raises
-    StartupFailed where the store's address is none, no embedded one can be started, or CUDA is required and
-    absent.
+    Where this process is one of several, `crew` knows the others, `exposition` the metrics of all, and
+    `lets_go` whether a connection had better be another's. Raises StartupFailed where the store's address is
+    none, no embedded one can be started, or CUDA is required and absent.
     """
     check_provider(settings.inference)
     read_keys(settings.models.trusted_keys)  # a mistake in them would refuse every bundle
@@ -122,7 +123,7 @@ def wire(
         memory.look()
         limiter.restrained = memory.pressure > Pressure.NONE
 
-    lifecycle = Lifecycle(bundles, store, feed, settings, LoopWatch(look), memory, crew)
+    lifecycle = Lifecycle(bundles, store, feed, settings, LoopWatch(look), memory, crew, lets_go)
     telemetry.watch_crew(lifecycle.crew)
 
     @asynccontextmanager

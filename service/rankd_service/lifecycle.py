@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -67,11 +67,15 @@ class Lifecycle:
         watch: LoopWatch,
         memory: MemoryWatch,
         crew: CrewGauges | None = None,
+        lets_go: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Keep the parts; nothing is started yet. Without a `crew` this is the only process that serves."""
+        """Keep the parts; nothing is started yet. Without a `crew` this is the only process that serves.
+
+        `lets_go` says whether a connection had better be another's.
+        """
         self._bundles, self._store, self._feed = bundles, store, feed
         self._settings, self._watch, self._memory = settings, watch, memory
-        self.crew = crew or _Alone(self)
+        self.crew, self._lets_go = crew or _Alone(self), lets_go
         self.state = State.STARTING
         self._stopping = asyncio.Event()
         self._models: asyncio.Task[None] | None = None
@@ -92,10 +96,9 @@ class Lifecycle:
         """Whether requests that come now are sent elsewhere."""
         return self.state is State.DRAINING
 
-    @property
-    def closes_connections(self) -> bool:
-        """Whether a connection is closed after its answer."""
-        return self.draining or self._memory.pressure > Pressure.NONE
+    def closes_connection(self) -> bool:
+        """Tell whether to close the connection that is being answered."""
+        return self.draining or self._memory.pressure > Pressure.NONE or self._lets_go()
 
     def drain(self) -> None:
         """Take no more requests; those under way are finished."""

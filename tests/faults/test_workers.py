@@ -187,15 +187,35 @@ def test_a_worker_that_hangs_is_found_by_its_silence_and_replaced(service: Servi
     assert metrics(service)['rankd_worker_restarts_total{cause="hung"}'] == 1
 
 
+def shares(service: ServiceProcess) -> list[float]:
+    """How many connections each worker has, as each said a moment ago."""
+    text = httpx.get(f"{service.address}/metrics").text
+    return [float(n) for n in re.findall(r"^rankd_worker_connections\{.*\} (\S+)$", text, re.MULTILINE)]
+
+
+@pytest.mark.fault("G3")
+def test_a_worker_that_comes_later_gets_its_share_of_kept_connections(service: ServiceProcess) -> None:
+    with Callers(service.address, 12) as callers:
+        until(lambda: sum(shares(service)) >= 12)
+        os.kill(workers(service)[0], signal.SIGKILL)
+        until(lambda: max(shares(service)) >= 12)  # all have come to the other
+        until(lambda: ready(service) == 2)
+        lost = callers.codes["lost"]
+        until(lambda: min(shares(service)) >= 5)
+        asked = callers.codes["200"]
+        until(lambda: callers.codes["200"] > asked + 50)
+    assert callers.codes["lost"] == lost, "to close a connection after its answer loses nothing"
+    assert set(callers.codes) <= {"200", "lost"}, callers.codes
+
+
 def test_connections_are_shared_out_evenly(service: ServiceProcess) -> None:
     with ExitStack() as stack:
         for _ in range(20):
             client = stack.enter_context(httpx.Client(base_url=service.address))
             assert client.get("/livez").status_code == 200
         time.sleep(0.3)  # so that each worker has said how many it has
-        text = httpx.get(f"{service.address}/metrics").text
-    shares = [float(n) for n in re.findall(r"^rankd_worker_connections\{.*\} (\S+)$", text, re.MULTILINE)]
-    assert max(shares) - min(shares) <= 4, shares
+        found = shares(service)
+    assert max(found) - min(found) <= 4, found
 
 
 @pytest.mark.slow

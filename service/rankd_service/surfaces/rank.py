@@ -160,7 +160,7 @@ class RankEndpoint:
             exchange.answer_headers.append((b"x-degraded", reasons.encode()))
         if deadline.remaining_s() < 0:
             exchange.metrics.deadline_missed(Stage.SERIALIZE)  # too late to stop, and still worth sending
-        if self._lifecycle.closes_connections:
+        if self._lifecycle.closes_connection():
             exchange.answer_headers.append((b"connection", b"close"))
         timing = ", ".join([f"{stage.value};dur={1000 * s:.3f}" for stage, s in times.seconds.items()])
         exchange.answer_headers.append((b"server-timing", timing.encode()))

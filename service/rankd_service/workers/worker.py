@@ -24,6 +24,7 @@ from rankd_service.workers.acceptor import Acceptor
 from rankd_service.workers.board import Board, Standing
 from rankd_service.workers.exposition import Families, snapshot
 from rankd_service.workers.place import CANNOT_START
+from rankd_service.workers.shares import Shares
 from rankd_service.workers.tether import Tether
 
 __all__ = ["main"]
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     number, settings = tether.orders["worker"], Settings(**tether.orders["settings"])
     log_to_stderr(settings.server.log_level.value.upper(), worker=number)
     board = Board(page, tether.orders["workers"])
+    shares = Shares(board, number)
 
     async def exposition() -> Collector:
         answer = await asyncio.to_thread(tether.totals)
@@ -52,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         return Families(answer.result())
 
     try:
-        service = wire(settings, crew=board, exposition=exposition)
+        service = wire(settings, crew=board, exposition=exposition, lets_go=shares.lets_go)
     except StartupFailed as error:
         tether.send({"cannot": str(error)})
         return CANNOT_START
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str]) -> int:
         board,
         number,
         socket.socket(fileno=listener),
+        shares,
     )
     server.follow(tether)
     server.run(sockets=[])
@@ -81,10 +84,12 @@ class WorkerServer(DrainingServer):
         board: Board,
         number: int,
         listener: socket.socket,
+        shares: Shares,
     ) -> None:
         """Serve nothing yet."""
         super().__init__(config, service.clock, service.lifecycle.drain, settings.server.lame_duck_s)
         self._settings, self._service, self._seat = settings, service, board.seats[number]
+        self._shares = shares
         self._acceptor = Acceptor(
             listener, board, number, self._protocol, lambda: len(self.server_state.connections)
         )
@@ -124,6 +129,7 @@ class WorkerServer(DrainingServer):
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         self._seat.report(_standing(self._service.lifecycle), self._acceptor.connections)
+        self._shares.look()
         loop.call_later(_BEAT_S, self._beat, loop)
 
     def _protocol(self) -> asyncio.Protocol:
