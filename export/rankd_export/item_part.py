@@ -26,7 +26,7 @@ from rankd_contract.schema import Entity
 from rankd_contract.signature import SCORES, part_name
 from rankd_export.work import shapes_at, without_large_weights
 
-__all__ = ["ItemPart", "difference", "split"]
+__all__ = ["ItemPart", "difference", "of_item", "split"]
 
 Request = Mapping[str, NDArray[Any]]
 
@@ -52,7 +52,7 @@ class ItemPart:
 def split(graph: onnx.ModelProto) -> ItemPart | None:
     """Cut a graph; None where nothing that rests on the item alone has a row a candidate."""
     rows = _rows(graph)
-    item = _of_item(graph)
+    item = of_item(graph)
     constant = _constant(graph)
     made = {name: node for node in graph.graph.node for name in node.output}
     parts: list[str] = []
@@ -89,17 +89,16 @@ def difference(
     item: Path, rest: Path, requests: Sequence[Request], scores: Sequence[NDArray[np.float32]]
 ) -> float:
     """Score requests with each item's part computed by itself -> the largest difference to these scores."""
-    of_item, of_rest = _session(item), _session(rest)
-    given, parts = _names(of_item.get_inputs()), _names(of_item.get_outputs())
+    first, second = _session(item), _session(rest)
+    given, parts = _names(first.get_inputs()), _names(first.get_outputs())
     worst = 0.0
     for request, expected in zip(requests, scores, strict=True):
         alone = [
-            of_item.run(parts, {name: request[name][k : k + 1] for name in given})
-            for k in range(len(expected))
+            first.run(parts, {name: request[name][k : k + 1] for name in given}) for k in range(len(expected))
         ]
         joined = [np.concatenate(rows) for rows in zip(*alone, strict=True)]
         tensors = {**request, **dict(zip(parts, joined, strict=True))}
-        (found,) = of_rest.run([SCORES], {name: tensors[name] for name in _names(of_rest.get_inputs())})
+        (found,) = second.run([SCORES], {name: tensors[name] for name in _names(second.get_inputs())})
         worst = max(worst, float(np.abs(found - expected).max(initial=0.0)))
     return worst
 
@@ -112,7 +111,7 @@ def _names(nodes: Iterable[Any]) -> list[str]:
     return [node.name for node in nodes]
 
 
-def _of_item(graph: onnx.ModelProto) -> set[str]:
+def of_item(graph: onnx.ModelProto) -> set[str]:
     """Names of all that is made of the item's inputs and of weights."""
     item = {value.name for value in graph.graph.input if value.name.startswith(_ITEM)}
     constant = _constant(graph)

@@ -23,6 +23,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 from onnxscript import ir, optimizer
 
 from rankd_export.errors import GraphRefused
+from rankd_export.item_part import of_item
 
 __all__ = ["GOLDEN_TOLERANCE", "Precision", "reduced"]
 
@@ -98,13 +99,20 @@ def _quantised(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _linear_layers(graph: onnx.ModelProto) -> list[str]:
-    """Names of products with a matrix large enough to be worth the rounding of what it is multiplied with."""
+    """Names of products with a matrix large enough to be worth the rounding of what it is multiplied with.
+
+    Not of those that rest on the item alone: they are computed once an item and kept (`item_part.py`), which
+    a scale of all rows together would forbid.
+    """
+    of_items = of_item(graph)
     weights = {weight.name: weight for weight in graph.graph.initializer}
     found = []
     for node in graph.graph.node:
         weight = weights.get(node.input[1]) if node.op_type in {"MatMul", "Gemm"} else None
         # A matrix of zeros and ones repeats numbers; what it is given are often gates, which must stay exact.
         if weight is None or len(weight.dims) != _MATRIX or math.prod(weight.dims) < _SMALLEST:
+            continue
+        if of_items.issuperset(node.output):
             continue
         if not np.isin(numpy_helper.to_array(weight), (0.0, 1.0)).all():
             found += [node.name, f"{node.name}_MatMul"]  # the quantiser makes the second of a Gemm
