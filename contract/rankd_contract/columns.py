@@ -33,6 +33,8 @@ _TYPES: dict[DType, tuple[type, ...]] = {
 _ARROW_INTS = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool"}
 _UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _INT64 = range(-(2**63), 2**63)
+_YEAR_10000_S = 253_402_300_800
+_SECONDS = "whole seconds since 1970"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,8 @@ class Column:
     def from_arrow(cls, array: Any, field: Field) -> Column:
         """Lay out an Arrow array (not chunked) of `field`. Raises ValueTypeError where the type does not fit.
 
-        Integers widen to int64, floats to float64. An integer column serves a float field, not the reverse.
-        A timestamp serves a field that derives from a time, as whole seconds since 1970.
+        Integers widen to int64, floats and decimals to float64. An integer column serves a float field, not
+        the reverse. A timestamp serves a field that derives from a time, as whole seconds since 1970.
         """
         valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), np.bool_)
         if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
@@ -114,7 +116,15 @@ def _flat(rows: Sequence[Any], field: Field, owner: NDArray[Any]) -> Values:
         # A Python integer may be too large even for float64.
         numbers = [np.nan if r is None else max(min(r, 1e300), -1e300) for r in rows]
         return _rounded(np.array(numbers, np.float64), field)
-    return np.array([r or 0 for r in rows], np.int64)
+    return _moments(np.array([r or 0 for r in rows], np.int64), field, owner)
+
+
+def _moments(numbers: NDArray[np.int64], field: Field, owner: NDArray[Any]) -> NDArray[np.int64]:
+    """Refuse times that are no seconds: milliseconds would be a date far away, and quietly wrong."""
+    if field.derive is not None and (late := numbers >= _YEAR_10000_S).any():
+        row = int(owner[int(np.argmax(late))])
+        raise ValueTypeError(field.name, row, _SECONDS, "a time after the year 9999 (milliseconds?)")
+    return numbers
 
 
 def _rounded(numbers: NDArray[np.float64], field: Field) -> NDArray[np.float64]:
@@ -157,10 +167,13 @@ def _flat_arrow(array: Any, field: Field, owner: NDArray[Any]) -> Values:
         return np.asarray(filled.to_numpy(zero_copy_only=False), np.int64) // unit
     if field.dtype in {DType.INT, DType.BOOL} and found in _ARROW_INTS:
         filled = array.fill_null(False if found == "bool" else 0)
-        return np.asarray(filled.to_numpy(zero_copy_only=False), np.int64)
+        return _moments(np.asarray(filled.to_numpy(zero_copy_only=False), np.int64), field, owner)
+    if field.dtype is DType.FLOAT and found.startswith("decimal"):
+        array, found = array.cast("double"), "double"
     if field.dtype is DType.FLOAT and found in _ARROW_INTS | {"float", "double", "halffloat"}:
         return _rounded(np.asarray(array.to_numpy(zero_copy_only=False), np.float64), field)
-    raise ValueTypeError(field.name, 0, f"a column of {field.dtype.value}", found)
+    of = field.dtype.value if field.derive is None else f"timestamps, or of {_SECONDS}"
+    raise ValueTypeError(field.name, 0, f"a column of {of}", found)
 
 
 def _first_null_list(items: Any, offsets: NDArray[np.int64]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankd.cli.screen import download_bar, fail, wants
+from rankd_contract.errors import YamlError
+from rankd_contract.strict_yaml import read_yaml
 
 if TYPE_CHECKING:
     from rankd_training.trials.trial import Source
@@ -20,6 +23,7 @@ __all__ = [
     "Given",
     "GroupColumn",
     "SchemaFile",
+    "SetPairs",
     "SettingsFile",
     "SplitShares",
     "SplitTime",
@@ -28,6 +32,7 @@ __all__ = [
     "seeds_of",
     "settings_files",
     "settings_for",
+    "settings_of",
 ]
 
 SCHEMA_FILE = "schema.yaml"
@@ -53,6 +58,11 @@ SettingsFile = Annotated[
         "--settings",
         help="YAML file of settings by model, as `rankd tune` writes; may be given several times.",
     ),
+]
+
+SetPairs = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other setting, such as learning_rate=0.002 or model.heads=2."),
 ]
 
 
@@ -124,9 +134,12 @@ def settings_files(files: list[Path]) -> list[tuple[Path, dict[str, dict[str, An
 
 
 def settings_for(
-    data: str | None, model: str, files: list[tuple[Path, dict[str, dict[str, Any]]]]
+    data: str | None,
+    model: str,
+    files: list[tuple[Path, dict[str, dict[str, Any]]]],
+    pairs: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], str]:
-    """Return a model's settings, later files over earlier ones over the preset, and where they come from."""
+    """Return a model's settings and where they come from: pairs over later files over earlier over preset."""
     from rankd_training.presets import preset
 
     settings = preset(data, model)
@@ -135,7 +148,28 @@ def settings_for(
         found = by_model.get(model)
         if found is not None:
             settings, origins = merged(settings, found), [*origins, path.name]
+    if pairs:
+        settings, origins = merged(settings, dict(pairs)), [*origins, "--set"]
     return settings, " + ".join(origins) or "defaults"
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
+    """Read `key=value` pairs, values as YAML; `model.key` goes into the model's own settings."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            fail(f"--set {pair}: expected key=value, such as learning_rate=0.002 or model.heads=2", 2)
+        try:
+            value = read_yaml(text)
+            value = float(text) if isinstance(value, str) and text[:1] in "-.0123456789" else value
+        except (YamlError, ValueError):
+            fail(f"--set {key}: the value is not valid YAML", 2)
+        if key.startswith("model."):
+            settings.setdefault("model_config", {})[key.removeprefix("model.")] = value
+        else:
+            settings[key] = value
+    return settings
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

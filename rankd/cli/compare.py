@@ -16,6 +16,7 @@ from rankd.cli.chosen import (
     ExamplesFile,
     GroupColumn,
     SchemaFile,
+    SetPairs,
     SettingsFile,
     SplitShares,
     SplitTime,
@@ -23,8 +24,10 @@ from rankd.cli.chosen import (
     seeds_of,
     settings_files,
     settings_for,
+    settings_of,
 )
 from rankd.cli.data import Root
+from rankd.cli.names import ARCHITECTURES
 from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError
 
@@ -44,6 +47,7 @@ def compare(
     schema: SchemaFile = None,
     seeds: Annotated[str, typer.Option(help="How many, such as 5 (1 to 5), or which, such as 1,2,3.")] = "5",
     settings: SettingsFile = None,
+    set_: SetPairs = None,
     output: Annotated[
         Path | None, typer.Option("--out", help="Folder for NAME.md and NAME.json; default: HOME/results.")
     ] = None,
@@ -60,7 +64,8 @@ def compare(
 ) -> None:
     """Train each model with each seed and compare them on test. Stopped, it goes on where it was.
 
-    Settings are presets, or come from --settings; choose them with `rankd tune`, which sees no test rows.
+    Settings are presets, or come from --settings, or from --set for all networks alike; choose them
+    with `rankd tune`, which sees no test rows.
     """
     with wants():
         from rankd_training.errors import SettingError, TrainingError
@@ -81,11 +86,14 @@ def compare(
         trials.check_names(names)
     except SettingError as error:
         fail(f"--models: {error}", 2)
-    chosen_seeds = seeds_of(seeds)
+    chosen_seeds, pairs = seeds_of(seeds), settings_of(set_ or [])
     reading = {"group_column": group_column, "split": split, "split_time": split_time}
     rows = given(data, examples, schema, root, reading)
     files = settings_files(settings or [])
-    contestants = [Contestant(one, *settings_for(rows.data, one, files)) for one in names]
+    contestants = [
+        Contestant(one, *settings_for(rows.data, one, files, pairs if one in ARCHITECTURES else None))
+        for one in names
+    ]
     title = name or rows.name
     with wants(TrainingError, ContractError):
         store = trials.TrialStore(home / "trials", rows.source)
@@ -107,6 +115,7 @@ def compare(
                 fail("stopped; the same command goes on where this one was", 130)
     words = ["rankd", "compare", *rows.words, "--models", models, "--seeds", seeds]
     words += [word for path in settings or [] for word in ("--settings", path.name)]
+    words += [word for pair in set_ or [] for word in ("--set", pair)]
     words += ["--name", name] if name else []
     words += ["--resamples", str(resamples)] if resamples != 300 else []  # noqa: PLR2004
     words += ["--date", date] if date else []

@@ -95,7 +95,10 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 @contextmanager
 def wants(*errors: type[Exception]) -> Iterator[None]:
-    """Turn expected errors into one line, and a missing extra into the command that installs it."""
+    """Turn expected errors into one line, and a missing extra into the command that installs it.
+
+    What the machine refuses (a folder that may not be written, a full disk) is expected too.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -107,6 +110,10 @@ def wants(*errors: type[Exception]) -> Iterator[None]:
         fail(f"this needs {missing}, which is not installed; run: pip install 'rankd[{EXTRAS[missing]}]'")
     except errors as error:
         fail(str(error))
+    except BrokenPipeError:  # whoever read our output has gone
+        raise
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def print_json(tree: Any) -> None:

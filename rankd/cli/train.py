@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from rankd.cli.chosen import SCHEMA_FILE, SettingsFile, merged, settings_files
+from rankd.cli.chosen import SCHEMA_FILE, SetPairs, SettingsFile, merged, settings_files, settings_of
 from rankd.cli.data import Root
 from rankd.cli.names import ARCHITECTURES, check_architecture
 from rankd.cli.report import REPORT, write_report
 from rankd.cli.runs import export_command, remember
 from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
-from rankd_contract.errors import ContractError, YamlError
-from rankd_contract.strict_yaml import read_yaml
+from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
     from rankd.tracking import MlflowRun
@@ -72,10 +71,7 @@ def train(
         ),
     ] = False,
     settings: SettingsFile = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other setting, such as learning_rate=0.002 or model.heads=2."),
-    ] = None,
+    set_: SetPairs = None,
     with_report: Annotated[
         bool, typer.Option("--report", help="Also write the run's report.html, as `rankd report` does.")
     ] = False,
@@ -110,7 +106,7 @@ def train(
     given |= {"embedding_sharding": "row_wise"} if shard_tables else {}
     chosen = _from_files(model, settings or [])
     chosen |= {key: value for key, value in given.items() if value is not None}
-    chosen = merged(chosen, _settings(set_ or []))
+    chosen = merged(chosen, settings_of(set_ or []))
     if data is not None:
         from rankd_training.data import catalog
         from rankd_training.errors import DataError
@@ -290,22 +286,3 @@ def _from_files(model: str, paths: list[Path]) -> dict[str, Any]:
             fail(f"--settings {path}: has settings for {', '.join(by_model)}, not for {model}", 2)
         chosen = merged(chosen, by_model[model])
     return chosen
-
-
-def _settings(pairs: list[str]) -> dict[str, Any]:
-    """Read `key=value` pairs, values as YAML; `model.key` goes into the model's own settings."""
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            fail(f"--set {pair}: expected key=value, such as learning_rate=0.002 or model.heads=2", 2)
-        try:
-            value = read_yaml(text)
-            value = float(text) if isinstance(value, str) and text[:1] in "-.0123456789" else value
-        except (YamlError, ValueError):
-            fail(f"--set {key}: the value is not valid YAML", 2)
-        if key.startswith("model."):
-            settings.setdefault("model_config", {})[key.removeprefix("model.")] = value
-        else:
-            settings[key] = value
-    return settings

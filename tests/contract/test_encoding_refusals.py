@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -97,6 +99,29 @@ def test_an_arrow_value_that_does_not_fit_is_named_by_field_and_row(
     with pytest.raises(ValueTypeError) as refused:
         Column.from_arrow(array, EXAMPLE.fields[name])
     assert (refused.value.field, refused.value.row, refused.value.expected) == (name, row, expected)
+
+
+def test_a_time_that_is_no_seconds_is_refused_offline_and_online() -> None:
+    field = one("{name: hour, source: at, kind: categorical, derive: hour_of_day}").fields["hour"]
+    last = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
+    for values in ([0, None, last + 1], [1, 2, 1_700_000_000_000]):
+        for column in (Column.from_python, lambda rows, of: Column.from_arrow(pa.array(rows), of)):
+            with pytest.raises(ValueTypeError, match=r"row 2.*seconds.*milliseconds\?"):
+                column(values, field)
+    with pytest.raises(
+        ValueTypeError, match="a column of timestamps, or of whole seconds since 1970, got string"
+    ):
+        Column.from_arrow(pa.array(["2026-01-01"]), field)
+    assert len(Column.from_python([last], field)) == 1
+
+
+def test_decimals_are_numbers() -> None:
+    decimals = pa.array([Decimal("1.25"), None, Decimal("-3.50")], pa.decimal128(9, 2))
+    floats = pa.array([1.25, None, -3.5])
+    of = EXAMPLE.fields["age"]
+    found, expected = Column.from_arrow(decimals, of), Column.from_arrow(floats, of)
+    assert (found.valid == expected.valid).all()
+    np.testing.assert_array_equal(found.values, expected.values)
 
 
 def test_a_number_that_a_transform_drives_out_of_range_is_named() -> None:

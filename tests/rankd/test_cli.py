@@ -177,6 +177,15 @@ def test_rows_alone_become_a_model_in_three_commands(tmp_path: Path) -> None:
     assert record["rows"]["test"] == pytest.approx(600, abs=80)
 
 
+def test_a_folder_that_cannot_be_made_is_said_in_a_line(tmp_path: Path) -> None:
+    assert rankd(*_GENERATE, cwd=tmp_path).returncode == 0
+    (tmp_path / "file").write_text("no folder")
+    found = rankd("train", "--examples", "made", "--model", "lr", "--output", "file/run", cwd=tmp_path)
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: file/")
+    assert "Traceback" not in found.stderr
+
+
 def test_a_folder_with_its_schema_needs_no_other_word(tmp_path: Path) -> None:
     made = rankd(*_GENERATE, cwd=tmp_path)
     assert made.returncode == 0, made.stderr

@@ -147,6 +147,8 @@ def test_rows_that_name_no_split_are_dealt_out_for_all_models_alike(place: Path,
         "1",
         "--settings",
         place / "settings.yaml",
+        "--set",
+        "batch_size=100",
         "--resamples",
         "5",
     )
@@ -154,6 +156,9 @@ def test_rows_that_name_no_split_are_dealt_out_for_all_models_alike(place: Path,
     assert sum(found["rows"].values()) == 1200
     assert found["rows"]["train"] == pytest.approx(720, abs=60)
     assert "--split 60/20/20" in found["command"]
+    assert "--set batch_size=100" in found["command"]
+    assert found["models"]["lr"]["settings"]["batch_size"] == 100
+    assert found["models"]["lr"]["settings_from"] == "settings.yaml + --set"
 
 
 def test_tune_writes_settings_that_train_and_compare_take(place: Path) -> None:
@@ -229,6 +234,7 @@ def test_scaling_writes_a_page_and_the_fits(place: Path) -> None:
             2,
             "nowhere.yaml: cannot be read",
         ),
+        ("compare --models lr --examples x --schema y --set epochs", 2, "key=value"),
         ("scaling --model lr --data movielens-synthetic", 2, "--axis"),
         ("scaling --axis model.heads=1 --data movielens-synthetic", 2, "model.heads=1,2,4,8"),
     ],

@@ -17,6 +17,13 @@ from rankd_service.errors import InvalidRequest, RejectReason, nearest, shown_ke
 __all__ = ["Override", "encode_override", "read_overrides", "taken_as_is", "unknown_field"]
 
 _LISTS = frozenset({Kind.SEQUENCE, Kind.MULTI_VALUE})
+_IN_JSON = {
+    "str": "a string",
+    "bool": "a boolean",
+    "int": "a whole number",
+    "float": "a fraction",
+    "list": "a list",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,9 @@ def encode_override(
         encoder.encode_field(alone, Column.from_python(values, field), encoded, slice(None))
     except ValueTypeError as error:
         path = place.format(row=rows[error.row])
-        raise InvalidRequest(RejectReason.SCHEMA, f"expected {error.expected}", path) from error
+        expected = error.expected if field.derive is None else "whole seconds since 1970 (UTC)"
+        got = _IN_JSON.get(error.got, error.got)
+        raise InvalidRequest(RejectReason.SCHEMA, f"expected {expected}, got {got}", path) from error
     return Override(at, encoded, rows)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -141,15 +142,15 @@ def test_what_may_be_a_second_label_is_no_field_and_is_named(tmp_path: Path) -> 
     assert not {"ordered", "shown_first"} & fields.keys()
     assert "member" in fields, "what is its user's happens to nobody"
     assert "#      - {name: ordered, kind: categorical, dtype: int64, vocabulary: [0, 1]}" in found.text
-    assert found.notes[0].startswith("label clicked: its name")
+    assert found.notes[1].startswith("label clicked: its name")
     assert (
         "ordered: may be a label: give --label ordered, or --ignore ordered; left out of the fields"
         in found.notes
     )
-    assert "shown_first" in found.notes[2]
+    assert "shown_first" in found.notes[3]
     both = proposal(tmp_path, shopping(), labels=("clicked", "ordered"), ignore=("shown_first",))
     assert [task.label for task in parse_schema(both.text).tasks] == ["clicked", "ordered"]
-    assert both.notes == ("label clicked: named by --label", "label ordered: named by --label")
+    assert both.notes[1:] == ("label clicked: named by --label", "label ordered: named by --label")
 
 
 def test_rows_that_are_nobodys_keep_their_flags_but_for_what_is_called_an_outcome(tmp_path: Path) -> None:
@@ -207,3 +208,44 @@ def test_a_proposal_trains_as_it_is(tmp_path: Path, model: str) -> None:
     result = ctr.train(settings)
     assert "80/10/10 by a hash" in result.record.split_by
     assert result.metrics["train"]["click"].auc is not None
+
+
+def test_users_and_items_are_told_by_what_people_call_them_and_it_is_said(tmp_path: Path) -> None:
+    table = interactions().rename_columns({"user_id": "customer_id", "item_id": "Ad_Id"})
+    found = proposal(tmp_path, table)
+    assert [(v.entity, v.key) for v in parse_schema(found.text).views[:2]] == [
+        (Entity.USER, "customer_id"),
+        (Entity.ITEM, "Ad_Id"),
+    ]
+    assert "rows are of users (customer_id) and items (Ad_Id); else say --user and --item" in found.notes
+    found = proposal(tmp_path, interactions().rename_columns({"item_id": "banner_id"}))
+    assert len(parse_schema(found.text).views) == 1
+    assert found.notes[0] == (
+        "user_id is a user's id, and no column is called as an item's: say --item COLUMN, perhaps banner_id"
+    )
+
+
+def test_entries_of_libsvm_lines_are_ids_by_position_or_one_list(tmp_path: Path) -> None:
+    path = tmp_path / "rows.libfm"
+    lines = [f"{k % 2} {k % 50}:1 {100 + k % 30}:1 {200}:{k / 7:.2f}" for k in range(300)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    fields = parse_schema(propose_schema(path, Roles(), name="rows").text).fields
+    assert {name: field.kind for name, field in fields.items()} == {
+        "id_1": Kind.CATEGORICAL,
+        "id_2": Kind.CATEGORICAL,
+        "value_3": Kind.NUMERIC,
+    }
+    path.write_text("\n".join([*lines, "1 3:1"]), encoding="utf-8")
+    fields = parse_schema(propose_schema(path, Roles(), name="rows").text).fields
+    assert {name: field.kind for name, field in fields.items()} == {"ids": Kind.MULTI_VALUE}
+
+
+def test_decimals_are_measures_and_milliseconds_are_named(tmp_path: Path) -> None:
+    table = interactions()
+    price = pa.array([Decimal(k % 900) / 100 for k in range(N)], pa.decimal128(9, 2))
+    table = table.set_column(table.column_names.index("price"), "price", price)
+    milliseconds = pa.array(1_700_000_000_000 + 3_600_000 * np.arange(N))
+    text, schema = proposed(tmp_path, table.append_column("clicked_at", milliseconds))
+    assert schema.fields["price"].kind is Kind.NUMERIC
+    assert "# clicked_at: a time in milliseconds" in text
+    assert "clicked_at" not in {field.source for field in schema.fields.values()}

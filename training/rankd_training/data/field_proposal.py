@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Proposal", "is_time", "propose_field"]
+__all__ = ["Proposal", "is_id_name", "is_time", "propose_field"]
 
 _MOST_VALUES = 256  # a longer vocabulary is nobody's to read
 _MOST_LEVELS = 32
@@ -27,7 +27,7 @@ _LONGEST_LIST = 50
 _HEAVY_TAIL = 5.0  # standard deviations between mean and maximum
 _FEW_LEVELS = 2
 _YEARS_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
-_ID_NAME = re.compile(r"(^|_)(id|ids|uid|code|key|hash|zip|zipcode|ip)$|[a-z]Id$", re.IGNORECASE)
+_ID_NAME = re.compile(r"(^|_)(id|ids|uid|code|key|hash|zip|zipcode|ip)(_\d+)?$|[a-z]Id$", re.IGNORECASE)
 _TIME_NAME = re.compile(r"(^|_)(time|timestamp|ts|at|date)($|_)", re.IGNORECASE)
 _HISTORY_NAME = re.compile(r"(^|_)(recent|last|hist|history|seq|sequence|clicked|viewed)", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
@@ -41,6 +41,14 @@ class Proposal:
     reason: str
 
 
+def _is_milliseconds(name: str, column: Any) -> bool:
+    if not pa.types.is_integer(column.type) or not _TIME_NAME.search(name):
+        return False
+    bounds: Any = pc.min_max(column).as_py()
+    low, high = (1000 * bound for bound in _YEARS_S)
+    return bool(low <= bounds["min"] and bounds["max"] < high)
+
+
 def is_time(name: str, column: Any) -> bool:
     """Whether a column holds moments: timestamps, or seconds since 1970 under a name that says so."""
     if pa.types.is_timestamp(column.type):
@@ -52,6 +60,11 @@ def is_time(name: str, column: Any) -> bool:
     return bounds["min"] is not None and low <= bounds["min"] and bounds["max"] < high
 
 
+def is_id_name(name: str) -> bool:
+    """Whether a column is called as something that names things."""
+    return _ID_NAME.search(name) is not None
+
+
 def propose_field(name: str, column: Any, *, shares: str | None = None) -> Proposal:
     """Propose a field for a column (Arrow, dictionaries decoded, not chunked).
 
@@ -60,9 +73,15 @@ def propose_field(name: str, column: Any, *, shares: str | None = None) -> Propo
         column: its values, or a sample of them.
         shares: the field whose table a list of its ids should use, if it is one.
     """
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
     kind, seen = column.type, column.drop_null()
     if not len(seen):
         return Proposal((), "null in every row looked at")
+    if _is_milliseconds(name, column):
+        return Proposal(
+            (), "a time in milliseconds; store it in seconds, or as a timestamp, to have its hour"
+        )
     if is_time(name, column):
         derived = ("hour_of_day", "day_of_week")
         fields = tuple(
@@ -102,7 +121,7 @@ def _lookup(name: str, dtype: str, values: Any, what: str) -> Proposal:
 def _integer(name: str, seen: Any, values: Any) -> Proposal:
     value_v = values.to_numpy(zero_copy_only=False).astype(np.float64)
     dense = np.ptp(value_v) < _SPARSE * len(value_v)
-    if _ID_NAME.search(name) or (dense and len(value_v) <= _MOST_VALUES) or len(value_v) == _FEW_LEVELS:
+    if is_id_name(name) or (dense and len(value_v) <= _MOST_VALUES) or len(value_v) == _FEW_LEVELS:
         return _lookup(name, "int64", values, "whole numbers")
     number_n = np.sort(seen.to_numpy(zero_copy_only=False).astype(np.float64))
     # One value (zero, mostly) may fill more than a part: it gets its own, and the others are cut evenly.
@@ -150,7 +169,12 @@ def _list(name: str, seen: Any, shares: str | None) -> Proposal:
     settings["dtype"] = "int64" if pa.types.is_integer(kind) else "string"
     settings |= {"shares": shares} if shares else {"hash": _buckets(len(items.unique()))}
     field = _field(name, **settings, max_length=longest)
-    return Proposal((field,), "a history, newest first" if history else "several values a row")
+    return Proposal(
+        (field,),
+        "a history; the first of a row count, so the newest must come first"
+        if history
+        else "several values a row",
+    )
 
 
 def _buckets(num_values: int) -> int:

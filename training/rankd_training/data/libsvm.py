@@ -18,11 +18,13 @@ import pyarrow.compute as pc
 
 from rankd_training.errors import ExamplesError
 
-__all__ = ["SUFFIXES", "LibsvmFile"]
+__all__ = ["LISTS", "SUFFIXES", "LibsvmFile", "entries_by_position"]
 
 SUFFIXES = (".libsvm", ".libfm", ".svm")
 _PIECE_BYTES = 4 << 20
 _LABEL, _IDS, _VALUES = "label", "ids", "values"
+LISTS = (_LABEL, _IDS, _VALUES)
+"""The columns that every file has."""
 _MINUS_ONE = -1.0
 _PAIR = 2
 _ID: pa.DataType = pa.int64()
@@ -30,17 +32,22 @@ _NUMBER: pa.DataType = pa.float32()
 
 
 class LibsvmFile:
-    """One file, read a few megabytes at a time; nothing loops over lines in Python."""
+    """One file, read a few megabytes at a time; nothing loops over lines in Python.
+
+    `even` where every line has as many entries, so that they are columns by position too.
+    """
 
     def __init__(self, path: Path) -> None:
         """Count the lines and parse the first. Raises ExamplesError where there is none."""
-        self.path, self.num_rows, self._width = path, 0, 0
+        self.path, self.num_rows, self._width, self.even = path, 0, 0, True
         try:
             for piece in _pieces(path):
                 lines = _lines(piece)
                 if not self.num_rows and len(lines):
                     self._width = int(_parse(path, lines[:1], 0).offset_n[1])
                 self.num_rows += len(lines)
+                widths: Any = pc.min_max(pc.count_substring(lines, ":")).as_py()
+                self.even &= widths["min"] in {None, self._width} and widths["max"] in {None, self._width}
         except OSError as error:
             raise ExamplesError(path, f"cannot be read: {error.strerror}") from error
 
@@ -92,6 +99,11 @@ class LibsvmFile:
                 f"position; use the lists `{_IDS}` and `{_VALUES}`",
                 row=first_row + row,
             )
+
+
+def entries_by_position(columns: Sequence[str]) -> list[str]:
+    """Leave out the lists where each of their entries is a column of its own."""
+    return [c for c in columns if c not in {_IDS, _VALUES}] if "id_1" in columns else list(columns)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -19,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rankd_training.data.field_proposal import is_time, propose_field
+from rankd_training.data.field_proposal import is_id_name, is_time, propose_field
 from rankd_training.data.label_proposal import choose_labels, is_outcome_name, is_two_valued
+from rankd_training.data.libsvm import LISTS, LibsvmFile, entries_by_position
 from rankd_training.data.row_files import BATCH_ROWS, RowFile, open_rows
 from rankd_training.data.splits import SPLIT
 from rankd_training.errors import ExamplesError
@@ -30,7 +31,38 @@ __all__ = ["Roles", "SchemaProposal", "propose_schema"]
 SAMPLE_ROWS = 500_000
 _EVENT_TIME = "event_time"
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-_USERS, _ITEMS = ("user_id", "userid", "uid"), ("item_id", "itemid", "iid")
+# From the surest to the least sure.
+_USERS = (
+    *(
+        "user_id",
+        "userid",
+        "uid",
+        "user",
+        "customer_id",
+        "customerid",
+        "member_id",
+        "visitor_id",
+        "viewer_id",
+    ),
+    *("subscriber_id", "account_id"),
+)
+_ITEMS = (
+    *(
+        "item_id",
+        "itemid",
+        "iid",
+        "item",
+        "product_id",
+        "productid",
+        "sku",
+        "asin",
+        "goods_id",
+        "ad_id",
+        "adid",
+    ),
+    *("creative_id", "offer_id", "listing_id", "movie_id", "film_id", "video_id", "song_id", "track_id"),
+    *("book_id", "game_id", "article_id", "news_id", "post_id", "document_id", "doc_id", "content_id"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +111,8 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     user = roles.user or _named(table, _USERS)
     item = roles.item or _named(table, _ITEMS)
     rest = [c for c in table.column_names if c not in {SPLIT, *labels, *roles.ignore}]
+    if any(isinstance(file, LibsvmFile) for file in files):
+        rest = entries_by_position(rest)
     doubtful = _perhaps_labels(table, rest, user, item)
     rest = [c for c in rest if c not in doubtful]
     num_rows = sum(file.num_rows for file in files)
@@ -93,9 +127,9 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     if user is None or item is None:
         key = next((c for c in rest if _is_key(table[c])), None)
         time = _event_time(table, rest, ())
-        lines += _view("row", "item", key or "id", table, [c for c in rest if c != key], time=time)
-        if key is None:
-            lines.insert(-1, "    # No column tells the rows apart; `rankd features import` needs one.")
+        remark = "" if key else "No column tells the rows apart; `rankd features import` needs one."
+        columns = [c for c in rest if c != key]
+        lines += _view("row", "item", key or "id", table, columns, time=time, remark=remark)
     else:
         sides, time = _sides(table, rest, user, item), _event_time(table, rest, (user, item))
         lines += _view("user", "user", user, table, [user, *sides["user"]], item, time)
@@ -107,7 +141,7 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
         lines += [f"  # {label}: {reason}", f"  - {{name: {label}}}"]
     kept = [c for c in rest if is_two_valued(table[c])]
     notes = _notes(labels, doubtful, kept, sides=user is not None and item is not None)
-    return SchemaProposal("\n".join(lines) + "\n", tuple(notes))
+    return SchemaProposal("\n".join(lines) + "\n", (*_note_of_sides(table, rest, user, item), *notes))
 
 
 def _perhaps_labels(table: pa.Table, columns: Sequence[str], user: str | None, item: str | None) -> list[str]:
@@ -140,6 +174,23 @@ def _notes(
         yield f"{', '.join(asked)}: 0 or 1 too, and fields; what is known only after the event needs --ignore"
 
 
+def _note_of_sides(
+    table: pa.Table, columns: Sequence[str], user: str | None, item: str | None
+) -> Iterator[str]:
+    """Say whose the rows are taken to be, and what a person might have meant."""
+    if user is not None and item is not None:
+        yield f"rows are of users ({user}) and items ({item}); else say --user and --item"
+        return
+    ids = [c for c in columns if c not in {user, item} and is_id_name(c) and _repeats(table[c])]
+    perhaps = f", perhaps {' or '.join(ids)}" if ids else ""
+    if user is not None:
+        yield f"{user} is a user's id, and no column is called as an item's: say --item COLUMN{perhaps}"
+    elif item is not None:
+        yield f"{item} is an item's id, and no column is called as a user's: say --user COLUMN{perhaps}"
+    elif ids:
+        yield f"no column is called as a user's id or an item's; where one is, say --user and --item{perhaps}"
+
+
 def _event_time(table: pa.Table, columns: Sequence[str], entities: Sequence[str]) -> str | None:
     """Return the first column that says when each event was; a time of a user or an item is none."""
     times = (c for c in columns if is_time(c, _whole(table[c])))
@@ -154,9 +205,12 @@ def _view(
     columns: Sequence[str],
     item: str | None = None,
     time: str | None = None,
+    remark: str = "",
 ) -> Iterator[str]:
     yield f"  - name: {name}"
     yield f"    entity: {entity}"
+    if remark:
+        yield f"    # {remark}"
     if key is not None:
         yield f"    key: {_scalar(key)}"
         yield "    # When a stored row was true; `rankd features import` needs this column in its file."
@@ -213,8 +267,14 @@ def _is_key(column: Any) -> bool:
     return plain and not column.null_count and len(_whole(column).unique()) == len(column)
 
 
+def _repeats(column: Any) -> bool:
+    """Whether a column names something that several rows are of."""
+    return not pa.types.is_nested(column.type) and not _is_key(column)
+
+
 def _named(table: pa.Table, names: Sequence[str]) -> str | None:
-    return next((c for c in table.column_names if c.lower() in names), None)
+    called = {column.lower(): column for column in reversed(table.column_names)}
+    return next((called[name] for name in names if name in called), None)
 
 
 def _scalar(text: str) -> str:
@@ -226,10 +286,12 @@ def _sample(files: Sequence[RowFile]) -> pa.Table:
     """Pieces spread evenly over all files, SAMPLE_ROWS at most."""
     num_pieces = sum(math.ceil(file.num_rows / BATCH_ROWS) for file in files)
     stride = max(1, math.ceil(num_pieces * BATCH_ROWS / SAMPLE_ROWS))
-    names = files[0].schema.names
+    names = list(files[0].schema.names)
+    if any(isinstance(file, LibsvmFile) and not file.even for file in files):
+        names = [n for n in names if n in LISTS]
     pieces = (piece for file in files for piece in file.batches([n for n in names if n in file.schema.names]))
     taken = [piece for number, piece in enumerate(pieces) if number % stride == 0]
-    table = pa.Table.from_batches(taken) if taken else files[0].schema.empty_table()
+    table = pa.Table.from_batches(taken) if taken else files[0].schema.empty_table().select(names)
     plain = [
         pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type)
         for f in table.schema

@@ -10,11 +10,15 @@ __all__ = ["render_metrics"]
 
 
 def render_metrics(result: RunResult) -> Table:
-    """One row a split and task. AUC: higher is better, 0.5 is chance; log loss and ECE: lower is better."""
+    """One row a split and task. AUC: higher is better, 0.5 is chance; log loss and ECE: lower is better.
+
+    Where no row has a user, there is no column of AUCs within users.
+    """
+    of_users = any(found.user_auc is not None for by in result.metrics.values() for found in by.values())
     table = Table(title=f"{result.record.model}, best epoch {result.record.best_epoch}")
     for column in ("split", "task"):
         table.add_column(column)
-    for column in ("rows", "base rate", "AUC", "AUC per user", "log loss", "ECE"):
+    for column in ("rows", "base rate", "AUC", *["AUC per user"] * of_users, "log loss", "ECE"):
         table.add_column(column, justify="right")
     for split, by_task in result.metrics.items():
         for task, found in by_task.items():
@@ -24,7 +28,7 @@ def render_metrics(result: RunResult) -> Table:
                 f"{found.rows:,}",
                 f"{found.base_rate:.3f}",
                 _auc(found.auc),
-                _auc(found.user_auc),
+                *[_auc(found.user_auc)] * of_users,
                 f"{found.log_loss:.4f}",
                 f"{found.calibration_error:.4f}",
             )

@@ -160,7 +160,8 @@ def _rows(report: Mapping[str, Any], split: str, *, strong: str) -> list[list[st
 
 
 def _words(spread: Mapping[str, Any]) -> str:
-    return "one class" if spread["mean"] is None else f"{spread['mean']:.4f} ± {spread['std']:.4f}"
+    """None: a task of one class, or rows without users."""
+    return "none" if spread["mean"] is None else f"{spread['mean']:.4f} ± {spread['std']:.4f}"
 
 
 def _p_value(p: float | None) -> str:
@@ -171,7 +172,7 @@ def _p_value(p: float | None) -> str:
 
 def _interval(found: Mapping[str, float] | None) -> str:
     if found is None:
-        return "one class"
+        return "none"
     return f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
 
 
