@@ -137,19 +137,10 @@ def throughput(one: ServiceProcess, size: int) -> float:
 
 def memory_mib(one: ServiceProcess) -> float:
     """Memory of the service's processes, what they share divided between them."""
-    entries = [entry for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    pids = [one.process.pid, *(int(e.name) for e in entries if parent(e) == one.process.pid)]
+    pids = [one.process.pid, *one.children()]
     text = [Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8") for pid in pids]
     lines = [line for rollup in text for line in rollup.splitlines() if line.startswith("Pss:")]
     return sum(int(line.split()[1]) for line in lines) / 1024
-
-
-def parent(entry: Path) -> int:
-    """Who started a process; 0 where it is gone."""
-    try:
-        return int((entry / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 def write(folder: Path, rounds: int, rows: list[Any], pss: dict[str, float], *tables: Table) -> None:

@@ -110,7 +110,10 @@ def test_context_is_taken_as_the_page_says(client: httpx.Client, context: dict[s
     assert sent(client, context).status_code == 200
 
 
-@pytest.mark.parametrize("context", [{"timestamp": 1.5}, {"timestamp": 1764061200000}, {"hour": "14"}, {"device": 3}, {"source": 1}])
+@pytest.mark.parametrize(
+    "context",
+    [{"timestamp": 1.5}, {"timestamp": 1764061200000}, {"hour": "14"}, {"device": 3}, {"source": 1}],
+)
 def test_context_is_refused_as_the_page_says(client: httpx.Client, context: dict[str, Any]) -> None:
     assert sent(client, context).json()["error"]["code"] == "SCHEMA"
 

@@ -29,6 +29,36 @@ class ServiceProcess:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def workers(self) -> list[int]:
+        """Its workers, where there are several."""
+        return [pid for pid in self.children() if _read(pid, "comm").startswith("rankd-worker-")]
+
+    def nursery(self) -> int:
+        """The process that forks them."""
+        (found,) = [pid for pid in self.children() if _read(pid, "comm").startswith("rankd-nursery")]
+        return found
+
+    def children(self) -> list[int]:
+        """Every process that it started, and those that they started."""
+        parents = {int(e.name): _parent(int(e.name)) for e in Path("/proc").iterdir() if e.name.isdigit()}
+        found = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return sorted(found - {self.process.pid})
+
+
+def _parent(pid: int) -> int:
+    """The parent of a process; 0 where it is gone."""
+    stat = _read(pid, "stat")
+    return int(stat.rpartition(")")[2].split()[1]) if stat else 0
+
+
+def _read(pid: int, what: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{what}").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
 
 def environment(**changes: str) -> dict[str, str]:
     """This process's environment without what configures a service, and with `changes`."""

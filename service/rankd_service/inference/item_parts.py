@@ -9,14 +9,16 @@ computed as in any request. Space is fixed; memory is taken as it is filled.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankd_contract.signature import SCORES
 from rankd_service.inference.batch import Batch
-from rankd_service.inference.session import GraphSession
+
+if TYPE_CHECKING:  # so that whoever only counts does not load the runtime
+    from rankd_service.inference.session import GraphSession
 
 __all__ = ["ItemParts", "Tally"]
 

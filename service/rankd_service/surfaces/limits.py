@@ -6,6 +6,7 @@ out too long is refused at the limit.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from itertools import count
@@ -31,11 +32,26 @@ Headers = Mapping[bytes, bytes]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,15}(\.[0-9]{1,20})?")
-# New ids are unique by process and number: asking the system for randomness costs 15 us a request.
-_PROCESS, _NUMBERS = token_hex(8), count(1)
 _DEADLINE_HEADER = "X-Deadline-Ms"
 
 _MOST_DIGITS = 18
+
+
+class _RequestIds:
+    """New ids, unique by process and number: asking the system for randomness costs 15 us a request."""
+
+    def __init__(self) -> None:
+        self._draw()
+        os.register_at_fork(after_in_child=self._draw)
+
+    def _draw(self) -> None:
+        self._process, self._numbers = token_hex(8), count(1)
+
+    def new(self) -> str:
+        return f"{self._process}{next(self._numbers):016x}"
+
+
+_IDS = _RequestIds()
 
 
 class ClientGone(Exception):
@@ -47,7 +63,7 @@ def request_id(headers: Headers) -> str:
     given = headers.get(b"x-request-id")
     if given is not None and _REQUEST_ID.fullmatch(given):
         return given.decode()
-    return f"{_PROCESS}{next(_NUMBERS):016x}"
+    return _IDS.new()
 
 
 async def read_body(headers: Headers, receive: Callable[[], Awaitable[Message]], max_bytes: int) -> bytes:

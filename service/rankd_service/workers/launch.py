@@ -1,20 +1,14 @@
 """Serves as planned: in this process where one is enough, else with workers under a supervisor.
 
-The supervisor imports neither numpy nor onnxruntime; each worker is a new interpreter, not a fork, because
-threads and locks of these do not survive one.
+The supervisor imports neither numpy nor onnxruntime: workers are forked by the nursery, which has.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
-import socket
-import subprocess
-import sys
 import time
-from functools import partial
 
 from rankd_service.cores import cores
 from rankd_service.features.embedded import EmbeddedStore
@@ -23,18 +17,11 @@ from rankd_service.logs import log_to_stderr
 from rankd_service.plan import Plan, plan
 from rankd_service.settings import RedisSettings, Settings
 from rankd_service.workers.board import Board
-from rankd_service.workers.place import Started
+from rankd_service.workers.nursery import Nursery
 from rankd_service.workers.supervisor import Supervisor
 
 __all__ = ["serve"]
 
-# With the import path of this process, whatever made it, and none of the working folder's own.
-_BOOT = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from rankd_service.workers.worker import main
-sys.exit(main(sys.argv[2:5]))
-"""
 _log = logging.getLogger(__name__)
 
 
@@ -62,34 +49,16 @@ def _supervise(settings: Settings, planned: Plan) -> None:
         redis = RedisSettings(**{**settings.redis.model_dump(), "url": store.url})
         settings = settings.model_copy(update={"redis": redis})
     page = Board.file(planned.workers)
-    spawn = partial(_spawn, listener=listener, page=page)
-    supervisor = Supervisor(settings, planned, Board(page, planned.workers), listener, spawn, time.monotonic)
+    board, nursery = Board(page, planned.workers), Nursery(listener, page)
+    supervisor = Supervisor(settings, planned, board, listener, nursery.spawn, time.monotonic)
     host, port = listener.getsockname()[:2]
     _log.info("listening", extra={"host": host, "port": port, **planned.figures})
     try:
         asyncio.run(supervisor.run())
     finally:
+        nursery.close()
         os.close(page)
         listener.close()
         if store is not None:
             store.stop()
     _log.info("stopped")
-
-
-def _spawn(number: int, listener: socket.socket, page: int) -> Started:
-    """Start a process. Raises OSError."""
-    ours, theirs = socket.socketpair()
-    descriptors = [theirs.fileno(), listener.fileno(), page]
-    command = [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path), *map(str, descriptors)]
-    with theirs:
-        try:
-            process = subprocess.Popen(
-                [*command, f"rankd-worker-{number}"],  # for people who look at a list of processes
-                stdin=subprocess.DEVNULL,
-                pass_fds=descriptors,
-                process_group=0,  # Ctrl-C is for the supervisor, which tells the workers
-            )
-        except OSError:
-            ours.close()
-            raise
-    return Started(process, ours)

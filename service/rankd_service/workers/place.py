@@ -6,15 +6,14 @@ import asyncio
 import json
 import signal
 import socket
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from rankd_service.workers.board import Cause, Seat
 from rankd_service.workers.patience import Backoff, Vigil
 
-__all__ = ["CANNOT_START", "Place", "Started"]
+__all__ = ["CANNOT_START", "Place", "Process", "Started"]
 
 CANNOT_START = 78  # what sysexits.h calls EX_CONFIG: starting it again would not help
 
@@ -24,11 +23,21 @@ _LAST_WORDS_S = 1.0
 _LONGEST_LINE = 64 << 20
 
 
+class Process(Protocol):
+    """A process that was started."""
+
+    def poll(self) -> int | None:
+        """Return the exit code once it has ended; negative: a signal."""
+
+    def send_signal(self, sign: signal.Signals) -> None:
+        """Send a signal; nothing where it has ended."""
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
     """A process that was started, and our end of the line to it."""
 
-    process: subprocess.Popen[bytes]
+    process: Process
     line: socket.socket
 
 
@@ -96,8 +105,6 @@ class Place:
             cause = Cause.KILLED if -code == signal.SIGKILL else Cause.SIGNAL
         else:
             cause = Cause.EXITED
-        assert self._started is not None
-        self._started.process.wait()
         self._started = self._line = self._writer = None
         if self._counts is not None and not self._counts.done():
             self._counts.set_result(None)

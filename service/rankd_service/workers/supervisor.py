@@ -123,7 +123,6 @@ class Supervisor:
             _log.error("worker cannot be started now: %s", error, extra=extra)
             return
         place.occupy(started, self._task(self._listen_to(place, started)), now_s)
-        _log.info("worker started", extra={"worker": place.number, "pid": started.process.pid})
 
     def _on_end(self, place: Place, code: int, now_s: float) -> None:
         stopping = self._stop_by_s is not None
