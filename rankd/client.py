@@ -98,7 +98,9 @@ class Client:
         body: dict[str, Any] = {"item_ids" if by_id else "items": list(items), "timing": timing}
         optional = {"user": user, "context": context, "deadline_ms": deadline_ms, "top_k": top_k}
         body.update({key: value for key, value in optional.items() if value is not None})
-        return self.ask(model, body)
+        # In the header it is known before the body is read, so that waiting to be let in heeds it too.
+        headers = None if deadline_ms is None else {"X-Deadline-Ms": f"{deadline_ms:f}"}
+        return self.ask(model, body, headers=headers)
 
     def ask(
         self, model: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: StartupFailed, code: int) -> int:
+    for handler in logging.getLogger().handlers:
+        handler.flush()  # what was logged before it comes before it
     sys.stderr.write(f"{error}\n")
     return code
 

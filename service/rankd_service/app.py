@@ -230,6 +230,7 @@ def serve(settings: Settings, plan: Plan) -> None:
         service.clock,
         service.lifecycle.drain,
         settings.server.lame_duck_s,
+        listener,
     )
     host, port = listener.getsockname()[:2]
     _log.info("listening", extra={"host": host, "port": port, **plan.figures})

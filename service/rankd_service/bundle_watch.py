@@ -217,7 +217,9 @@ class BundleWatch:
         except BundleRefused as error:
             if not self._trial.stopped:
                 _log.error("bundle refused: %s", error)
-            return None
+        except Exception:  # as in `_load`: what is published later must still be taken up
+            _log.exception("version %d of model %s: loading it failed", version, name)
+        return None
 
     def _check_cheaper(self, name: str, other: str) -> None:
         unserved = [model for model in (name, other) if model not in self._current]

@@ -3,14 +3,18 @@
 Everything that would else write lines of its own comes the same way: Python's warnings, exceptions that
 nobody caught, in any thread or while an object is thrown away. (onnxruntime is silenced where it is used: it
 raises what it would write.) Left alone is `faulthandler`, which speaks when nothing else can.
+
+Lines are written by a thread: whoever reads them may stand still, and requests must not wait for that.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import queue
 import sys
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
@@ -21,6 +25,8 @@ __all__ = ["JsonLines", "log_to_stderr"]
 
 _log = logging.getLogger(__name__)
 
+_MOST_WAITING = 10_000
+_LAST_WORDS_S = 1.0
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
     "message",
     "asctime",
@@ -55,12 +61,54 @@ class JsonLines(logging.Formatter):
             return text.encode(errors="replace").decode()
 
 
+class _Beside(logging.Handler):
+    """Formats where it is called and writes in a thread; lines that there is no room for are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: queue.Queue[str] = queue.Queue(_MOST_WAITING)
+        self._dropped = 0
+        threading.Thread(target=self._write, name="rankd-log", daemon=True).start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have a record written."""
+        try:
+            line = self.format(record)
+        except Exception:  # as every handler: a mistake in a call of ours ends no request
+            self.handleError(record)
+            return
+        try:
+            self._lines.put_nowait(line)
+        except queue.Full:
+            self._dropped += 1
+
+    def flush(self) -> None:
+        """Wait until what was said is written, but not for a reader that stands still."""
+        with self._lines.all_tasks_done:
+            self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, _LAST_WORDS_S)
+
+    def _write(self) -> None:
+        while True:
+            line = self._lines.get()
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                line += f"\n{self._said_of(dropped)}"
+            with suppress(OSError, ValueError):  # nobody reads any more
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
+            self._lines.task_done()
+
+    def _said_of(self, dropped: int) -> str:
+        text = f"{dropped} lines were dropped: whoever reads this log is too slow"
+        return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None))
+
+
 def log_to_stderr(level: str = "INFO", **always: object) -> None:
     """Send every record of the process from that level up to stderr, and whatever else it has to say.
 
     `always` stands in each line, such as the number of a worker.
     """
-    handler = logging.StreamHandler()
+    handler = _Beside()
     handler.setFormatter(JsonLines(**always))
     logging.basicConfig(level=level, handlers=[handler], force=True)
     logging.captureWarnings(True)

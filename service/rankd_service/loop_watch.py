@@ -38,7 +38,7 @@ class LoopWatch:
 
     def _look(self, loop: asyncio.AbstractEventLoop, due_s: float) -> None:
         late_s = max(0.0, loop.time() - due_s)
+        self.start()  # whatever becomes of this look
         self._observe(late_s)
         if late_s > _WORTH_A_LINE_S:
             _log.warning("the event loop stood still", extra={"seconds": round(late_s, 3)})
-        self.start()

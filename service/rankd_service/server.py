@@ -8,10 +8,12 @@ terminal that is closed (SIGHUP) is a SIGTERM, but for a process that was told t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import current_thread, main_thread
 from types import FrameType
 
@@ -31,12 +33,20 @@ class DrainingServer(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, clock: Clock, on_drain: Callable[[], None], lame_duck_s: float
+        self,
+        config: uvicorn.Config,
+        clock: Clock,
+        on_drain: Callable[[], None],
+        lame_duck_s: float,
+        listener: socket.socket | None = None,
     ) -> None:
-        """Serve nothing yet."""
+        """Serve nothing yet; `listener` is the socket that uvicorn is given, where it is."""
         super().__init__(config)
         self._clock, self._on_drain, self._lame_duck_s = clock, on_drain, lame_duck_s
         self._close_at_s: float | None = None
+        self._listener = None if listener is None else listener.dup()  # uvicorn closes its own
+        if self._listener is not None:
+            self._listener.setblocking(False)
         self.abandoned = 0
 
     @contextmanager
@@ -74,10 +84,37 @@ class DrainingServer(uvicorn.Server):
         return self._close_at_s is not None and self._clock.monotonic_s() >= self._close_at_s
 
     async def on_tick(self, counter: int) -> bool:
-        """Close once the time for stragglers is over."""
+        """Close once the time for stragglers is over: first the door, and those inside a moment later.
+
+        Whoever was let in last has asked by then.
+        """
         if self.closes:
-            self.should_exit = True
+            doors = [server for server in self.servers if server.is_serving()]
+            for door in doors:
+                door.close()
+            if self._listener is not None:
+                await self._let_in_the_last(self._listener)
+                self._listener = None
+            self.should_exit = not doors
         return await super().on_tick(counter)
+
+    async def _let_in_the_last(self, listener: socket.socket) -> None:
+        """Take who is connected already, to be sent away: the kernel would reset them with the socket."""
+        loop, taken = asyncio.get_running_loop(), []
+        with listener, suppress(OSError):
+            while True:
+                taken.append(listener.accept()[0])
+        for connection in taken:
+            connection.setblocking(False)
+            with suppress(OSError):  # gone again
+                await loop.connect_accepted_socket(self.protocol, connection)
+
+    def protocol(self) -> asyncio.Protocol:
+        """Make what speaks on one connection."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Close, wait for what was accepted, and say what was not waited for."""

@@ -73,6 +73,30 @@ def test_sigterm_under_load_loses_no_answer(service: ServiceProcess, sign: signa
     assert codes["503"] == len(callers)
 
 
+@pytest.mark.slow
+@pytest.mark.fault("G1")
+def test_sigterm_loses_nobody_who_connects_anew_either(service: ServiceProcess) -> None:
+    """Whoever is refused comes again, on a new connection, until nobody listens."""
+    codes: Counter[str] = Counter()
+
+    def ask_again() -> None:
+        before = codes["not accepted"] + codes["lost"]
+        while codes["not accepted"] + codes["lost"] == before:
+            ask_until_refused(service.address, codes)
+            codes["lost"] = sum(n for what, n in codes.items() if what.startswith("lost:"))
+
+    callers = [threading.Thread(target=ask_again) for _ in range(24)]
+    for caller in callers:
+        caller.start()
+    while codes["200"] < 50:
+        time.sleep(0.01)
+    service.process.send_signal(signal.SIGTERM)
+    for caller in callers:
+        caller.join(timeout=20)
+    assert service.process.wait(timeout=20) == 0
+    assert not [what for what in codes if what.startswith("lost:")], codes
+
+
 @pytest.mark.fault("G1")
 def test_after_sigterm_it_is_alive_and_not_ready_at_once(service: ServiceProcess) -> None:
     with httpx.Client(base_url=service.address) as client:

@@ -35,3 +35,27 @@ def test_a_proxy_in_the_environment_is_not_asked_for_a_service_on_this_machine(
         Thread(target=server.handle_request).start()
         with Client(f"http://127.0.0.1:{server.server_port}") as client:
             assert client.ready()
+
+
+def test_a_deadline_is_known_before_the_body_is_read() -> None:
+    heard: list[str | None] = []
+
+    class Late(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.headers["X-Deadline-Ms"])
+            self.send_response(503)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Late) as server:
+        for deadline_ms in (0.5, None):
+            asked = Thread(target=server.handle_request)
+            asked.start()
+            with Client(f"http://127.0.0.1:{server.server_port}") as client, pytest.raises(RankdError):
+                client.rank("mlcc", "42", ["1"], deadline_ms=deadline_ms)
+            asked.join()
+    assert heard[0] is not None
+    assert float(heard[0]) == 0.5
+    assert heard[1] is None

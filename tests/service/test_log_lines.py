@@ -42,6 +42,21 @@ raise RuntimeError("the\\nend")
 """
 
 
+TALKS_ON = """
+import logging, sys
+from rankd_service.logs import log_to_stderr
+
+log_to_stderr("INFO")
+for number in range(30_000):
+    logging.info("line %d of a hundred bytes or so, which is more than a pipe can hold of them", number)
+sys.stdout.write("goes on\\n")
+sys.stdout.flush()
+sys.stdin.readline()
+logging.getLogger().handlers[0].flush()
+logging.info("the last word")
+"""
+
+
 def lines_of(stderr: bytes) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stderr.decode().splitlines()]
 
@@ -94,3 +109,22 @@ def test_a_service_whose_runtime_warns_and_fails_writes_json_only(tmp_path: Path
     assert len(refused) == 2
     assert "indices element out of data bounds" in refused[0]
     assert "no?unicode" in refused[1]
+
+
+def test_whoever_reads_the_log_may_stand_still_and_nobody_waits_for_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", TALKS_ON],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as talks:
+        assert talks.stdin
+        assert talks.stdout
+        assert talks.stdout.readline() == "goes on\n", "though nothing of it has been read"
+        _, written = talks.communicate("\n", timeout=30)
+    said = [json.loads(line)["message"] for line in written.splitlines()]
+    assert said[0].startswith("line 0 of")
+    assert any("lines were dropped: whoever reads this log is too slow" in line for line in said)
+    assert said[-1] == "the last word"

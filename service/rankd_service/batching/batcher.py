@@ -113,10 +113,7 @@ class Batcher:
     def _run(self) -> None:
         """Score who is first, alone or with others, and come back for the rest."""
         for member in self._waiting:
-            if not member.answer.done() and member.request.deadline.remaining_s() <= 0:
-                member.answer.set_exception(
-                    DeadlineExceeded("the deadline passed before its turn to be scored")
-                )
+            self._end_late(member)
         self._waiting = [member for member in self._waiting if not member.answer.done()]
         if not self._waiting:
             return
@@ -127,6 +124,16 @@ class Batcher:
             self._telemetry.model(first.model.card.name).batched(len(members), rows)
         self._answer(members)
         self._wait_turns(_TURNS_BETWEEN_RUNS)
+
+    def _end_late(self, member: _Member) -> None:
+        """Answer who cannot wait longer: with what was scored of it, while there is time to say so."""
+        if member.answer.done():
+            return
+        given_up = None if member.pieces is None else member.pieces.given_up()
+        if member.request.deadline.remaining_s() <= 0:
+            member.answer.set_exception(DeadlineExceeded("the deadline passed before its turn to be scored"))
+        elif given_up is not None:
+            member.answer.set_result(given_up)
 
     def _first(self) -> list[_Member]:
         """Take who is scored now off those who wait: the first, and whoever fits beside it."""

@@ -84,6 +84,11 @@ class Pieces:
         self._request, self._piece_s = request, piece_s
         self._so_far: Scored | None = None
 
+    def given_up(self) -> Scored | None:
+        """Return what was scored so far, where there is no time for more; else None."""
+        so_far = self._so_far
+        return None if so_far is None or self._request.rows_within(so_far.model) else so_far
+
     def more(self) -> Scored | None:
         """Score the next piece -> the whole, once there is no more, or no time for more."""
         batch, clock = self._request.batch, self._request.deadline.clock

@@ -118,6 +118,9 @@ class ChangeFeed:
             wanted = [part for prefix in prefixes for part in ("PREFIX", prefix)]
             await self._ask(connection, "CLIENT", "TRACKING", "ON", "REDIRECT", me, "BCAST", *wanted)
             await self._ask(connection, "SUBSCRIBE", _CHANNEL)
+            # A server that loads its rows, or a replica without its master, lets anybody subscribe.
+            while (await self._ask(connection, "PING"))[0] == b"message":
+                pass
             self._caches.trust(prefixes)
             self.following, self._complaint = True, None
             await self._listen(connection, prefixes)

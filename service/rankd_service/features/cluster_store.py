@@ -70,17 +70,19 @@ class ClusterStore:
     @property
     def outstanding(self) -> int:
         """Questions that have not ended, abandoned ones included."""
-        return sum(client.outstanding for client in self._clients.values())
+        return sum(client.outstanding for client in tuple(self._clients.values()))
 
     @property
     def abandoned(self) -> int:
         """Questions that nobody waits for any more."""
-        return sum(client.abandoned for client in self._clients.values())
+        return sum(client.abandoned for client in tuple(self._clients.values()))
 
     @property
     def connections_opened(self) -> int:
         """Connections opened so far, to all nodes."""
-        return self._opened_by_retired + sum(client.connections_opened for client in self._clients.values())
+        return self._opened_by_retired + sum(
+            client.connections_opened for client in tuple(self._clients.values())
+        )
 
     async def read(self, keys: Sequence[str], budget_s: float) -> list[bytes | None]:
         """Return the values under all keys, in their order. Raises IncompleteRead or StoreUnavailable."""

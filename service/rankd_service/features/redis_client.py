@@ -75,7 +75,8 @@ class RedisClient:
     @property
     def abandoned(self) -> int:
         """Reads that nobody waits for any more."""
-        return sum(question.abandoned for question in self._questions)
+        # Copied first: metrics are also read from a thread beside the loop.
+        return sum(question.abandoned for question in tuple(self._questions))
 
     @property
     def connections_opened(self) -> int:

@@ -21,6 +21,7 @@ __all__ = [
     "ClientGone",
     "check_ids",
     "deadline_s",
+    "glimpsed_deadline_ms",
     "header_deadline_ms",
     "header_partition",
     "read_body",
@@ -32,6 +33,7 @@ Headers = Mapping[bytes, bytes]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _NUMBER = re.compile(rb"[+-]?[0-9]{1,15}(\.[0-9]{1,20})?")
+_IN_BODY = re.compile(rb'"deadline_ms"\s*:\s*([0-9]{1,9}(?:\.[0-9]{1,9})?)')
 _DEADLINE_HEADER = "X-Deadline-Ms"
 
 _MOST_DIGITS = 18
@@ -137,6 +139,17 @@ def header_partition(headers: Headers) -> Partition:
     except ValueError:
         known = " or ".join(Partition)
         raise InvalidRequest(RejectReason.SCHEMA, f"expected {known}", "X-Priority") from None
+
+
+def glimpsed_deadline_ms(body: bytes) -> float | None:
+    """Return the deadline that an unread body seems to give, so that waiting to be let in can heed it.
+
+    What the body really says counts once it is read. A text in it cannot look like this: its quotes have
+    backslashes.
+    """
+    at = body.find(b'"deadline_ms"')  # a few times as fast as the pattern, where there is none
+    found = _IN_BODY.match(body, at) if at >= 0 else None
+    return float(found[1]) or None if found else None
 
 
 def deadline_s(

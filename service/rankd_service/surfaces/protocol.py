@@ -63,6 +63,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **named)
         self._bounds = bounds or Bounds()
         self._head_bytes: int | None = 0
+        self._empty_bytes = 0  # what has come since the head or a piece of the body without being one
+        self._refused = False
         self._overdue: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._begun = False
@@ -104,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; end the connection where a head goes on beyond the limit."""
-        while data and not self.transport.is_closing():
+        while data and not self._is_over():
             data = self._rest_of_body(data) if self._body_left else self._parse(data)
 
     def _parse(self, data: bytes) -> bytes:
@@ -115,6 +117,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._head_bytes is not None:
             self._head_bytes += len(data)
+        self._empty_bytes += len(data)
         rest = b""
         try:
             self.parser.feed_data(data)
@@ -124,6 +127,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(HTTPStatus.BAD_REQUEST, RejectReason.MALFORMED, "this is not an HTTP/1.1 request")
         if self._head_bytes is not None and self._head_bytes > _MOST_HEAD_BYTES:
             self._refuse_head()
+        elif self._begun and self._head_bytes is None and self._empty_bytes > _MOST_HEAD_BYTES:
+            self._refuse_head()  # trailers without end, or one of them
         elif self._begun and self._overdue is None:
             self._wait_for_request()
         return rest
@@ -149,14 +154,19 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._begun = True
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect the headers of the head; what comes after the body is nobody's to read."""
+        if self._head_bytes is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Note that the head has ended, and whether the parser will read the body."""
-        self._head_bytes = None
+        self._head_bytes, self._empty_bytes = None, 0
         if self.parser.should_upgrade():
             self._body_left = self._announced()
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > _MOST_HEAD_BYTES:
             self._refuse_head()
-        if self.transport.is_closing():
+        if self._is_over():
             return
         if self._is_idle():  # else requests are pipelined, and answers come in their order
             self._turned_away = self._bounds.door(
@@ -171,7 +181,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Pass a piece of the body on, unless the request was refused."""
-        if self._turned_away is None and not self.transport.is_closing():
+        self._empty_bytes = 0
+        if self._turned_away is None and not self._is_over():
             super().on_body(body)
 
     def _announced(self) -> int:
@@ -191,7 +202,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the request is here, and that the next head begins."""
-        if self._body_left or self.transport.is_closing():
+        if self._body_left or self._is_over():
             return
         if self._turned_away is None:
             super().on_message_complete()
@@ -234,7 +245,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._overdue = None
-        if self.transport.is_closing():
+        if self._is_over():
             return
         if not self._begun:  # nothing was asked, so there is nothing to answer
             self._bounds.rejected(RejectReason.SLOW)
@@ -246,9 +257,18 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _refuse(self, status: HTTPStatus, reason: RejectReason, message: str) -> None:
-        """Answer in the form of every other refusal, and close: what else comes cannot be told apart."""
+        """Answer in the form of every other refusal, and close: what else comes cannot be told apart.
+
+        Where an earlier request has not been answered, its caller would take this for the answer: then the
+        connection ends after that one.
+        """
         self._bounds.rejected(reason)
         self._stop_waiting()
+        self._refused = True
+        if self._earlier_is_under_way():
+            self.cycle.keep_alive = False
+            self.pipeline.clear()
+            return
         if not self._is_answering():
             again = status is HTTPStatus.SERVICE_UNAVAILABLE
             error = {"code": reason.value.upper(), "message": message, "request_id": "-", "retryable": again}
@@ -258,6 +278,14 @@ class BoundedProtocol(HttpToolsProtocol):
             head += f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n"
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _is_over(self) -> bool:
+        """Whether nothing that comes is read any more."""
+        return self._refused or self.transport.is_closing()
+
+    def _earlier_is_under_way(self) -> bool:
+        """Whether what is answered now is not the request that arrives now."""
+        return not self._is_idle() and (self._head_bytes is not None or bool(self.pipeline))
 
     def _is_idle(self) -> bool:
         cycle: Any = self.cycle  # None before the first request, whatever uvicorn declares

@@ -25,6 +25,7 @@ from rankd_service.surfaces.limits import (
     ClientGone,
     Headers,
     deadline_s,
+    glimpsed_deadline_ms,
     header_deadline_ms,
     header_partition,
     read_body,
@@ -126,7 +127,7 @@ class RankEndpoint:
         body = await read_body(exchange.headers, receive, self._limits.max_body_bytes)
         exchange.body_read = True
         in_header_ms = header_deadline_ms(exchange.headers)
-        allowed_s, _ = deadline_s(in_header_ms, None, self._limits)
+        allowed_s, _ = deadline_s(in_header_ms, glimpsed_deadline_ms(body), self._limits)
         with exchange.times(Stage.ADMISSION):
             partition = header_partition(exchange.headers)
             permit = await self._limiter.enter(partition, exchange.started_s + allowed_s)

@@ -7,6 +7,7 @@ end of the supervisor is noticed, whatever ended it: then nobody would replace t
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -19,6 +20,7 @@ __all__ = ["Tether"]
 
 Families = list[dict[str, Any]]
 _FAILED = 1
+_log = logging.getLogger(__name__)
 
 
 class Tether:
@@ -73,7 +75,7 @@ class Tether:
         for line in self._lines():
             message = json.loads(line)
             if "count" in message:
-                self.send({"counts": counts()})
+                self._count(counts)
             elif "drain" in message:
                 drain(message["drain"])
             elif "abandon" in message:
@@ -86,6 +88,13 @@ class Tether:
         drain(0.0)
         threading.Event().wait(patience_s)
         os._exit(_FAILED)  # the loop hangs, and nobody else is left to notice
+
+    def _count(self, counts: Callable[[], Families]) -> None:
+        """Tell metrics; where they cannot be read, this scrape goes with what was told last."""
+        try:
+            self.send({"counts": counts()})
+        except Exception:  # this thread has more to do than that
+            _log.exception("metrics cannot be read")
 
     def _lines(self) -> Any:
         try:

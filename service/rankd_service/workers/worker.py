@@ -91,7 +91,7 @@ class WorkerServer(DrainingServer):
         self._settings, self._service, self._seat = settings, service, board.seats[number]
         self._shares = shares
         self._acceptor = Acceptor(
-            listener, board, number, self._protocol, lambda: len(self.server_state.connections)
+            listener, board, number, self.protocol, lambda: len(self.server_state.connections)
         )
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -131,12 +131,6 @@ class WorkerServer(DrainingServer):
         self._seat.report(_standing(self._service.lifecycle), self._acceptor.connections)
         self._shares.look()
         loop.call_later(_BEAT_S, self._beat, loop)
-
-    def _protocol(self) -> asyncio.Protocol:
-        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-        return protocol
 
     def _soon(self, act: Callable[P, None]) -> Callable[P, None]:
         def call(*arguments: P.args, **named: P.kwargs) -> None:

@@ -145,6 +145,24 @@ def test_whose_deadline_passes_between_two_pieces_is_told_so(tmp_path: Path) -> 
     assert bench.runs == [3, PIECE_ROWS, PIECE_ROWS]
 
 
+def test_who_runs_out_of_time_between_two_pieces_is_answered_with_what_was_scored(tmp_path: Path) -> None:
+    bench = Watched(tmp_path)
+    (long,) = requests([400])
+
+    async def scenario() -> None:
+        await bench.live()
+        task = bench.batch(long, left_s=5.0)
+        await bench.after(3)
+        bench.clock.jump(4.958)  # what is left is too little for a row and the answer
+        scored = await task
+        assert scored.rows == 2 * PIECE_ROWS
+        assert (scored.scores_NT[: scored.rows] == bench.exact(long)[: scored.rows]).all()
+        assert (scored.scores_NT[scored.rows :] == bench.model.prior_T).all()
+
+    run(scenario)
+    assert bench.runs == [3, PIECE_ROWS, PIECE_ROWS]
+
+
 @pytest.mark.fault("E6")
 def test_who_goes_away_between_two_pieces_is_not_scored_further(tmp_path: Path) -> None:
     bench = Watched(tmp_path)

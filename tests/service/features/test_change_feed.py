@@ -166,6 +166,32 @@ def test_a_server_that_will_not_tell_leaves_the_cache_unused_and_is_complained_o
     assert "secret" not in str(complaint.__dict__)
 
 
+@pytest.mark.fault("A12")
+def test_a_server_that_answers_nothing_but_subscribe_leaves_rows_that_may_stand_in(
+    own: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that loads its rows, or a replica that has lost its master."""
+
+    async def main() -> None:
+        with own.client() as client:
+            async with following(own.url) as followed:
+                followed.keep("1")
+                client.config_set("replica-serve-stale-data", "no")
+                client.execute_command("REPLICAOF", "127.0.0.1", free_port())
+                await until(lambda: not followed.feed.following)
+                for _ in range(40):
+                    await asyncio.sleep(0.02)  # it tries again and again meanwhile
+                    assert not followed.feed.following
+                    assert not len(followed.cache.take_stale(["1"], rows(1)))
+                assert not followed.has("1"), "and is not fresh"
+                client.execute_command("REPLICAOF", "NO", "ONE")
+                await until(lambda: followed.feed.following)
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(main())
+    assert len([r for r in caplog.records if "not told of changes" in r.getMessage()]) <= 2
+
+
 def test_it_is_started_before_its_server_and_stops_while_there_is_none() -> None:
     async def main() -> None:
         followed = Followed(f"redis://127.0.0.1:{free_port()}/0")

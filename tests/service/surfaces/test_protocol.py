@@ -362,3 +362,45 @@ def test_who_was_turned_away_twice_and_let_in_then_keeps_the_connection() -> Non
     said = asyncio.run(scenario())
     assert written(said).endswith(b"body")
     assert "close" not in said
+
+
+CHUNKED = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n"
+
+
+def test_what_comes_after_a_body_is_no_header() -> None:
+    """Trailers would stand in for the deadline and the id that the head gave, or add to it without end."""
+    heads: list[Mapping[bytes, bytes]] = []
+
+    def door(method: bytes, path: bytes, headers: Mapping[bytes, bytes], waited_s: float) -> bytes | None:
+        heads.append(headers)
+        return None
+
+    said = asyncio.run(told(CHUNKED + b"x-deadline-ms: 1\r\n\r\n", request("/"), bounds=Bounds(door=door)))
+    assert written(said).count(b"HTTP/1.1 200") == 2
+    assert heads[0] == {b"host": b"x", b"transfer-encoding": b"chunked"}
+    assert b"x-deadline-ms" not in heads[1]
+
+
+@pytest.mark.parametrize("piece", [b"a: b\r\n" * 5000, b"x" * 30_000], ids=["many", "one name"])
+def test_trailers_without_end_are_refused_at_the_limit_of_heads(piece: bytes) -> None:
+    rejected: list[RejectReason] = []
+    said = asyncio.run(told(CHUNKED, *[piece] * 5, bounds=Bounds(rejected=rejected.append)))
+    assert rejected == [RejectReason.HEADERS]
+    assert written(said).startswith(b"HTTP/1.1 431")
+    assert said[-1] == "close"
+
+
+def test_a_body_in_many_pieces_is_no_endless_trailer() -> None:
+    pieces = [b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"]
+    pieces += [b"1000\r\n" + b"x" * 4096 + b"\r\n"] * 40
+    said = asyncio.run(told(*pieces, b"0\r\n\r\n"))
+    assert written(said).startswith(b"HTTP/1.1 200")
+
+
+def test_a_refusal_is_not_taken_for_the_answer_of_an_earlier_request() -> None:
+    rejected: list[RejectReason] = []
+    said = asyncio.run(told(request("/") + b"garbage\r\n\r\n", bounds=Bounds(rejected=rejected.append)))
+    assert rejected == [RejectReason.MALFORMED]
+    assert written(said).count(b"HTTP/1.1") == 1
+    assert written(said).startswith(b"HTTP/1.1 200")
+    assert said[-1] == "close", "what else comes cannot be told apart"
