@@ -138,5 +138,6 @@ class RichProgress:
         """Leave one line behind."""
         aucs = "  ".join(f"{task} {auc:.4f}" for task, auc in valid_auc.items())
         self._console.print(
-            f"epoch {epoch}: loss {loss:.4f}, validation AUC {aucs}{'  (best so far)' if best else ''}"
+            f"epoch {epoch}: loss {loss:.4f}, validation AUC {aucs}{'  (best so far)' if best else ''}",
+            soft_wrap=True,
         )

@@ -17,7 +17,7 @@ def render_metrics(result: RunResult) -> Table:
     of_users = any(found.user_auc is not None for by in result.metrics.values() for found in by.values())
     table = Table(title=f"{result.record.model}, best epoch {result.record.best_epoch}")
     for column in ("split", "task"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for column in ("rows", "base rate", "AUC", *["AUC per user"] * of_users, "log loss", "ECE"):
         table.add_column(column, justify="right")
     for split, by_task in result.metrics.items():
