@@ -253,6 +253,7 @@ def server_config(service: Service, settings: ServerSettings) -> uvicorn.Config:
         receive_s=settings.receive_s,
         rejected=service.telemetry.model(UNKNOWN_MODEL).rejected,
         door=service.door,
+        short=service.door.is_short,
     )
     return uvicorn.Config(
         service.app,

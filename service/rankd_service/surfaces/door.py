@@ -44,7 +44,7 @@ class Door:
 
         `waited_s` of its time may have passed before anybody heard it.
         """
-        short = self._memory.pressure is Pressure.CRITICAL
+        short = self.is_short()
         if not (short or self._limiter.waiting) or method != b"POST" or not path.startswith(_RANKING):
             return None
         try:
@@ -67,6 +67,10 @@ class Door:
         body = refusal_body(what, asked_id)
         wait = dict(what.headers)["Retry-After"]
         return _HEAD.format(wait=wait, id=asked_id, length=len(body)).encode() + body
+
+    def is_short(self) -> bool:
+        """Whether there is no memory for a body."""
+        return self._memory.pressure is Pressure.CRITICAL
 
     def _note_let_in(self) -> None:
         if not self._let_in:

@@ -41,17 +41,24 @@ def _open_door(method: bytes, path: bytes, headers: Mapping[bytes, bytes], waite
     """Let everybody in."""
 
 
+def _never() -> bool:
+    """Have memory to spare."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How many connections there may be, how long a request may take to arrive and an answer to be read.
 
-    `pushback` says for how long a connection is not listened to after a request was turned away at the door.
+    `short` says whether there is no memory for what is left of a body, `pushback` for how long a connection
+    is not listened to after a request was turned away at the door.
     """
 
     connections: int = 4096
     receive_s: float = 10.0
     rejected: Callable[[RejectReason], None] = _ignore
     door: Door = _open_door
+    short: Callable[[], bool] = _never
     pushback: Pushback = field(default_factory=Pushback)
 
 
@@ -182,8 +189,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Pass a piece of the body on, unless the request was refused."""
         self._empty_bytes = 0
-        if self._turned_away is None and not self._is_over():
-            super().on_body(body)
+        if self._turned_away is not None or self._is_over():
+            return
+        if self._bounds.short():
+            # Bodies are held before anybody is let in: many at once may be more than all that is let in.
+            self._refuse(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                RejectReason.MEMORY,
+                "this process has used up its memory; ask another instance",
+            )
+            return
+        super().on_body(body)
 
     def _announced(self) -> int:
         """How long the body of a request is that offers another protocol; it may not come in chunks."""

@@ -21,25 +21,29 @@ from pathlib import Path
 __all__ = ["IMPORTS", "main"]
 
 IMPORTS = (
-    *(
-        "numpy",
-        "orjson",
-        "hiredis",
-        "redis.asyncio",
-        "redis.asyncio.cluster",
-        "redis.asyncio.sentinel",
-        "ssl",
-    ),
-    *("uvloop", "uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "fastapi.openapi.utils"),
-    *("prometheus_client.openmetrics.exposition", "prometheus_client.exposition", "pydantic_settings"),
-    *(
-        "rankd_service.features.cluster_feed",
-        "rankd_service.features.cluster_store",
-        "rankd_service.pipeline",
-    ),
-    *("rankd_service.surfaces.door", "rankd_service.surfaces.openapi", "rankd_service.surfaces.protocol"),
-    *("rankd_service.workers.acceptor", "rankd_service.workers.exposition", "rankd_service.workers.shares"),
+    "fastapi.openapi.utils",
+    "hiredis",
+    "numpy",
+    "orjson",
+    "prometheus_client.exposition",
+    "prometheus_client.openmetrics.exposition",
+    "pydantic_settings",
+    "redis.asyncio.cluster",
+    "redis.asyncio.sentinel",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvloop",
+    "rankd_service.features.cluster_feed",
+    "rankd_service.features.cluster_store",
+    "rankd_service.pipeline",
+    "rankd_service.surfaces.door",
+    "rankd_service.surfaces.openapi",
+    "rankd_service.surfaces.protocol",
+    "rankd_service.workers.acceptor",
+    "rankd_service.workers.exposition",
+    "rankd_service.workers.shares",
 )
+"""What a worker imports that starts no thread."""
 _ORDER_BYTES = 1024
 _DESCRIPTORS = 3
 _STANDARD = range(3)

@@ -404,3 +404,18 @@ def test_a_refusal_is_not_taken_for_the_answer_of_an_earlier_request() -> None:
     assert written(said).count(b"HTTP/1.1") == 1
     assert written(said).startswith(b"HTTP/1.1 200")
     assert said[-1] == "close", "what else comes cannot be told apart"
+
+
+def test_without_memory_for_them_bodies_are_not_gathered() -> None:
+    rejected: list[RejectReason] = []
+    short = [False]
+    bounds = Bounds(rejected=rejected.append, short=lambda: short[0])
+    head = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 8\r\n\r\n"
+
+    assert written(asyncio.run(told(head + b"bodybody", bounds=bounds))).startswith(b"HTTP/1.1 200")
+    short[0] = True
+    said = asyncio.run(told(head + b"body", b"body", bounds=bounds))
+    assert rejected == [RejectReason.MEMORY]
+    assert written(said).startswith(b"HTTP/1.1 503")
+    assert b"retry-after: 1" in written(said)
+    assert said[-1] == "close"
