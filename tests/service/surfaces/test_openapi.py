@@ -74,7 +74,11 @@ def test_whatever_the_document_allows_or_forbids_is_answered_as_documented(
         def conforms(case: Any) -> None:
             if len(case.path_parameters.get("model", "")) % 2:
                 case.path_parameters["model"] = "films"  # so that not all of them end at an unknown model
-            answer = case.call_and_validate(excluded_checks=[positive_data_acceptance, not_a_server_error])
+            answer = case.call()
+            if answer.status_code == 413:  # how long a body is, the document does not say
+                assert len(answer.request.body or b"") > 1 << 20
+                return
+            case.validate_response(answer, excluded_checks=[positive_data_acceptance, not_a_server_error])
             assert answer.status_code in {200, 400, 404, 422, 504}  # a deadline may be as short as it likes
 
         conforms()
