@@ -33,6 +33,7 @@ from rankd_service.features.store import FeatureStore
 from rankd_service.features.store_address import StoreKind, parse_address
 from rankd_service.gauges import CrewGauges
 from rankd_service.inference.registry import ModelRegistry
+from rankd_service.inference.runtime import runtime
 from rankd_service.inference.session import cuda_absence
 from rankd_service.inference.trust import read_keys
 from rankd_service.lifecycle import Lifecycle
@@ -97,6 +98,7 @@ def wire(
     `lets_go` whether a connection had better be another's. Raises StartupFailed where the store's address is
     none, no embedded one can be started, or CUDA is required and absent.
     """
+    runtime()  # not beside the loop, when the first model is loaded
     check_provider(settings.inference)
     read_keys(settings.models.trusted_keys)  # a mistake in them would refuse every bundle
     clock, telemetry, registry = clock or SystemClock(), Telemetry(CollectorRegistry()), ModelRegistry()

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from rankd_contract.signature import TensorSpec
+from rankd_service.inference.runtime import runtime
 
 __all__ = ["CAPTURE", "CapturedRuns", "Loaded"]
 
@@ -70,7 +70,7 @@ class CapturedRuns:
         return [np.array(bound.outputs[name].numpy()) for name in outputs]
 
     def _bind(self, size: int, capture: int, device: str) -> _Bound:
-        options = ort.RunOptions()
+        options = runtime().RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(capture))
         binding = self._runtime.io_binding()
         inputs = {s.name: _memory(s, size, device) for s in self.inputs}
@@ -84,4 +84,4 @@ class CapturedRuns:
 
 def _memory(spec: TensorSpec, size: int, device: str) -> Any:
     dims = [size if isinstance(d, str) else d for d in spec.dims]
-    return ort.OrtValue.ortvalue_from_numpy(np.zeros(dims, spec.dtype), device, 0)
+    return runtime().OrtValue.ortvalue_from_numpy(np.zeros(dims, spec.dtype), device, 0)

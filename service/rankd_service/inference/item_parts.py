@@ -9,16 +9,14 @@ computed as in any request. Space is fixed; memory is taken as it is filled.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankd_contract.signature import SCORES
 from rankd_service.inference.batch import Batch
-
-if TYPE_CHECKING:  # so that whoever only counts does not load the runtime
-    from rankd_service.inference.session import GraphSession
+from rankd_service.inference.session import GraphSession
 
 __all__ = ["ItemParts", "Tally"]
 

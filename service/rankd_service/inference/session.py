@@ -1,4 +1,4 @@
-"""The one place that touches onnxruntime: a typed session over one graph.
+"""A typed session of onnxruntime over one graph.
 
 The provider, and how many nodes each provider took, are read back from the session: that the runtime lists
 CUDA, or was asked for it, is no proof of getting it.
@@ -16,18 +16,15 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from rankd_contract.signature import TensorSpec
 from rankd_service.errors import BundleRefused
 from rankd_service.inference.cuda import driver_absence
+from rankd_service.inference.runtime import FATAL, runtime
 from rankd_service.provider import ProviderChoice
 
 __all__ = ["CUDA", "GraphSession", "cuda_absence"]
-
-# The runtime keeps a queue of usage events in the user's cache unless told not to.
-ort.disable_telemetry_events()
 
 _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CUDA = _CUDA
@@ -42,15 +39,12 @@ _DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
-# The runtime writes lines of its own that are no JSON; what it would write of an error, it raises as well.
-_SEVERITY_FATAL = 4
-ort.set_default_logger_severity(_SEVERITY_FATAL)
-
 _log = logging.getLogger(__name__)
 
 
 def cuda_absence() -> str | None:
     """Say in words why graphs cannot run on CUDA here, and what to do; None where nothing is in the way."""
+    ort = runtime()
     if _CUDA not in ort.get_available_providers():
         return f"onnxruntime {ort.__version__} is a build without CUDA; install onnxruntime-gpu in its place"
     return driver_absence()
@@ -81,12 +75,13 @@ class GraphSession:
         absence = None if provider is ProviderChoice.CPU else cuda_absence()
         if provider is ProviderChoice.REQUIRE_CUDA and absence:
             raise BundleRefused(f"{graph}: inference.provider is require_cuda, but {absence}")
+        ort = runtime()
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         # A spinning pool takes whole cores from the event loop and from Redis while it waits.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        options.log_severity_level = _SEVERITY_FATAL
+        options.log_severity_level = FATAL
         tries_cuda = provider is not ProviderChoice.CPU and absence is None
         try:
             with _prints_logged():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from rankd_service.errors import BundleRefused
 from rankd_service.inference.golden import GoldenError, read_golden
 from rankd_service.inference.graph_file import GraphError, check_graph
+from rankd_service.inference.runtime import runtime
 from rankd_service.inference.session import GraphSession
 from rankd_service.provider import ProviderChoice
 
@@ -36,6 +37,7 @@ def main(orders: Mapping[str, Any]) -> int:
     ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)  # nobody would read the verdict
     with suppress(OSError):  # where memory is short, let it be this process and not the one that serves
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    runtime()
     _limit(math.ceil(orders["cpu_s"]), orders["memory_bytes"])
     try:
         for path in map(Path, orders["checked"]):

@@ -15,35 +15,12 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 
-__all__ = ["IMPORTS", "main"]
+from rankd_service.workers.worker import main as serve
 
-IMPORTS = (
-    "fastapi.openapi.utils",
-    "hiredis",
-    "numpy",
-    "orjson",
-    "prometheus_client.exposition",
-    "prometheus_client.openmetrics.exposition",
-    "pydantic_settings",
-    "redis.asyncio.cluster",
-    "redis.asyncio.sentinel",
-    "uvicorn.lifespan.on",
-    "uvicorn.protocols.http.httptools_impl",
-    "uvloop",
-    "rankd_service.features.cluster_feed",
-    "rankd_service.features.cluster_store",
-    "rankd_service.pipeline",
-    "rankd_service.surfaces.door",
-    "rankd_service.surfaces.openapi",
-    "rankd_service.surfaces.protocol",
-    "rankd_service.workers.acceptor",
-    "rankd_service.workers.exposition",
-    "rankd_service.workers.shares",
-)
-"""What a worker imports that starts no thread."""
+__all__ = ["main"]
+
 _ORDER_BYTES = 1024
 _DESCRIPTORS = 3
 _STANDARD = range(3)
@@ -56,8 +33,6 @@ def main(arguments: Sequence[str]) -> int:
     line = socket.socket(fileno=int(arguments[0]))
     _call("rankd-nursery")
     before = {sign: signal.signal(sign, signal.SIG_IGN) for sign in _NOT_MINE}
-    for name in IMPORTS:
-        import_module(name)
     gc.collect()
     gc.freeze()
     with selectors.DefaultSelector() as watched:
@@ -101,8 +76,6 @@ def _serve(number: int, descriptors: Sequence[int]) -> int:
             with suppress(OSError):  # what the folder was listed with
                 os.close(descriptor)
     _call(f"rankd-worker-{number}")
-    from rankd_service.workers.worker import main as serve  # noqa: PLC0415  # brings onnxruntime
-
     return serve([str(descriptor) for descriptor in descriptors])
 
 
