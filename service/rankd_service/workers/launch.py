@@ -1,6 +1,6 @@
 """Serves as planned: in this process where one is enough, else with workers under a supervisor.
 
-The supervisor imports neither numpy nor onnxruntime: workers are forked by the nursery, which has.
+The supervisor imports neither numpy nor onnxruntime: workers are forks of a nursery.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _supervise(settings: Settings, planned: Plan) -> None:
         settings = settings.model_copy(update={"redis": redis})
     page = Board.file(planned.workers)
     board, nursery = Board(page, planned.workers), Nursery(listener, page)
-    supervisor = Supervisor(settings, planned, board, listener, nursery.spawn, time.monotonic)
+    supervisor = Supervisor(settings, planned, board, listener, nursery, time.monotonic)
     host, port = listener.getsockname()[:2]
     _log.info("listening", extra={"host": host, "port": port, **planned.figures})
     try:

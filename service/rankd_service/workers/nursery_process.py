@@ -1,85 +1,136 @@
-"""The nursery: a process that has imported what workers need, and forks one where it is told to.
+"""The process that workers are forks of: it has loaded what they need, and has one thread and one socket.
 
-So a worker shares that memory with the others, and starts without importing it again. A fork keeps one thread
-of all that a process has, so nothing here may start any: onnxruntime does as it is imported, and is left to
-the worker. What was imported is frozen, so that a worker's collections write to none of its pages.
+An order is a worker's number and brings its three descriptors; the answer is the worker's process id. The
+worker is the fork of a fork that has ended: so its parent is the supervisor, which adopts orphans while an
+order is under way. Nothing is kept of it here: this process may be killed any time, and ends with its line.
 """
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
-import selectors
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from rankd_service.workers.worker import main as serve
+from rankd_service.workers.worker import main as work
 
 __all__ = ["main"]
 
-_ORDER_BYTES = 1024
-_DESCRIPTORS = 3
-_STANDARD = range(3)
-# A signal to the whole group is for the workers; the nursery ends with its line.
+# With the import path of this process, whatever made it, and none of the working folder's own.
+_WORKER = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from rankd_service.workers.worker import main
+sys.exit(main(sys.argv[2:5]))
+"""
+_LONGEST_ORDER, _DESCRIPTORS, _MOST_NAMED = 64, 3, 10
+_STANDARD = 3  # input, output, errors
+_LONGEST_COMM = 15
+_ARGUMENTS_AT = 48 - 3  # in /proc/PID/stat, counted behind the name
+_SELF = Path("/proc/self")
+# A signal to all processes of the service is for the workers; the nursery ends with its line.
 _NOT_MINE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Fork workers until the line, the descriptor that is given, ends -> exit code, of a worker too."""
-    line = socket.socket(fileno=int(arguments[0]))
-    _call("rankd-nursery")
-    before = {sign: signal.signal(sign, signal.SIG_IGN) for sign in _NOT_MINE}
-    gc.collect()
-    gc.freeze()
-    with selectors.DefaultSelector() as watched:
-        watched.register(line, selectors.EVENT_READ)
-        while True:
-            for key, _ in watched.select():
-                if key.fileobj is not line:
-                    watched.unregister(key.fileobj)
-                    _bury(line, key.data, key.fd)
-                    continue
-                order, descriptors, _, _ = socket.recv_fds(line, _ORDER_BYTES, _DESCRIPTORS)
-                if not order:
-                    return 0
-                number = json.loads(order)["worker"]
-                pid = os.fork()
-                if not pid:
-                    watched.close()
-                    line.close()
-                    for sign, handler in before.items():
-                        signal.signal(sign, handler)
-                    return _serve(number, descriptors)
-                for descriptor in descriptors:
-                    os.close(descriptor)
-                handle = os.pidfd_open(pid)
-                watched.register(handle, selectors.EVENT_READ, pid)
-                socket.send_fds(line, [json.dumps({"worker": number, "pid": pid}).encode()], [handle])
-
-
-def _bury(line: socket.socket, pid: int, handle: int) -> None:
-    _, status = os.waitpid(pid, 0)
-    os.close(handle)
-    with suppress(OSError):  # the supervisor is gone; so will we be, as soon as the line is read
-        line.send(json.dumps({"pid": pid, "code": os.waitstatus_to_exitcode(status)}).encode())
-
-
-def _serve(number: int, descriptors: Sequence[int]) -> int:
-    """Be a worker -> its exit code."""
-    os.setpgid(0, 0)
-    for descriptor in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
-        if descriptor not in _STANDARD and descriptor not in descriptors:
-            with suppress(OSError):  # what the folder was listed with
-                os.close(descriptor)
-    _call(f"rankd-worker-{number}")
-    return serve([str(descriptor) for descriptor in descriptors])
-
-
-def _call(name: str) -> None:
-    """Give this process a name, for `ps -o comm` and `top`."""
+    """Make workers until the line ends -> exit code, of this process or of the worker that it has become."""
+    fd, own_name = int(arguments[0]), arguments[1]
     with suppress(OSError):
-        Path("/proc/self/comm").write_text(name, encoding="utf-8")
+        (_SELF / "comm").write_text(own_name.strip(), encoding="ascii")
+    before = {sign: signal.signal(sign, signal.SIG_IGN) for sign in _NOT_MINE}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, forks cannot be waited for
+    line = socket.socket(fileno=fd)
+    threads = sorted((task / "comm").read_text(encoding="utf-8").strip() for task in _tasks())
+    forked = len(threads) == 1  # a fork would take one of them along, and the locks of all
+    gc.collect()
+    gc.freeze()  # a collection would write to every page that workers share
+    while True:
+        order, given, _, _ = socket.recv_fds(line, _LONGEST_ORDER, _DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
+        if not order:
+            return 0
+        try:
+            if len(given) < _DESCRIPTORS:  # the system leaves off those that there is no room for
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            pid = _fork()
+        except OSError as error:
+            answer: dict[str, Any] = {"errno": error.errno}
+        else:
+            if pid == 0:
+                line.detach()
+                for sign, handler in before.items():
+                    signal.signal(sign, handler)
+                return _become(f"rankd-worker-{int(order)}", given, own_name, forked=forked)
+            answer = {"pid": pid, "threads": [] if forked else threads[:_MOST_NAMED]}
+        for descriptor in given:
+            os.close(descriptor)
+        line.send(json.dumps(answer).encode())
+
+
+def _tasks() -> list[Path]:
+    return list((_SELF / "task").iterdir())
+
+
+def _fork() -> int:
+    """Fork twice and let the process between end -> the fork's process id, 0 in it. Raises OSError."""
+    reading, writing = os.pipe()
+    try:
+        between = os.fork()
+        if between == 0:
+            return _fork_and_end(writing)
+        _, status = os.waitpid(between, 0)  # from now on the supervisor is the parent
+        code = os.waitstatus_to_exitcode(status)
+        if code:
+            raise OSError(code if code > 0 else errno.ECHILD, "cannot fork")
+        return int.from_bytes(os.read(reading, 8), sys.byteorder)
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def _fork_and_end(writing: int) -> int:
+    """Leave only a fork behind -> 0 in it."""
+    try:
+        pid = os.fork()
+        if pid:
+            os.write(writing, pid.to_bytes(8, sys.byteorder))
+    except OSError as error:
+        os._exit(error.errno or errno.ECHILD)
+    if pid:
+        os._exit(0)
+    return 0
+
+
+def _become(name: str, given: Sequence[int], own_name: str, *, forked: bool) -> int:
+    """Be a worker, with the descriptors it was given and no other -> its exit code."""
+    os.setpgid(0, 0)  # Ctrl-C is for the supervisor, which tells the workers
+    below = _STANDARD
+    for fd in sorted(given):
+        os.closerange(below, fd)
+        below = fd + 1
+    os.closerange(below, os.sysconf("SC_OPEN_MAX"))
+    descriptors = [str(fd) for fd in given]
+    if not forked:
+        for fd in given:
+            os.set_inheritable(fd, True)
+        path = json.dumps(sys.path)
+        os.execv(sys.executable, [sys.executable, "-P", "-c", _WORKER, path, *descriptors, name])  # noqa: S606
+    _show(name, own_name)
+    return work(descriptors)
+
+
+def _show(name: str, instead_of: str) -> None:
+    """Be called so in lists of processes, where the system lets us: over the nursery's last argument."""
+    with suppress(OSError, ValueError):
+        (_SELF / "comm").write_text(name if len(name) <= _LONGEST_COMM else "rankd-worker", encoding="ascii")
+        start = int((_SELF / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[_ARGUMENTS_AT])
+        at = (_SELF / "cmdline").read_bytes().rindex(instead_of.encode())
+        with (_SELF / "mem").open("r+b", buffering=0) as memory:
+            memory.seek(start + at)
+            memory.write(name[: len(instead_of)].ljust(len(instead_of)).encode())

@@ -8,12 +8,13 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from rankd_service.workers.adopted import Adopted
 from rankd_service.workers.board import Cause, Seat
 from rankd_service.workers.patience import Backoff, Vigil
 
-__all__ = ["CANNOT_START", "Place", "Process", "Started"]
+__all__ = ["CANNOT_START", "Place", "Started"]
 
 CANNOT_START = 78  # what sysexits.h calls EX_CONFIG: starting it again would not help
 
@@ -23,21 +24,11 @@ _LAST_WORDS_S = 1.0
 _LONGEST_LINE = 64 << 20
 
 
-class Process(Protocol):
-    """A process that was started."""
-
-    def poll(self) -> int | None:
-        """Return the exit code once it has ended; negative: a signal."""
-
-    def send_signal(self, sign: signal.Signals) -> None:
-        """Send a signal; nothing where it has ended."""
-
-
 @dataclass(frozen=True, slots=True)
 class Started:
     """A process that was started, and our end of the line to it."""
 
-    process: Process
+    process: Adopted
     line: socket.socket
 
 
@@ -156,5 +147,5 @@ class Place:
             writer.close()
 
     def _signal(self, sign: signal.Signals) -> None:
-        if self._started is not None and self._started.process.poll() is None:
+        if self._started is not None:
             self._started.process.send_signal(sign)

@@ -17,6 +17,7 @@ from rankd_service.errors import StartupFailed
 from rankd_service.plan import Plan
 from rankd_service.settings import Settings
 from rankd_service.workers.board import Board
+from rankd_service.workers.nursery import Nursery
 from rankd_service.workers.place import CANNOT_START, Place, Started
 from rankd_service.workers.totals import Totals
 
@@ -28,8 +29,6 @@ _MARGIN_S = 3.0  # beyond the time to drain, for closing the store and leaving
 _HOPELESS = 3
 _log = logging.getLogger(__name__)
 
-Spawn = Callable[[int], Started]
-
 
 class Supervisor:
     """Runs `plan.workers` processes until it is told to stop."""
@@ -40,14 +39,15 @@ class Supervisor:
         plan: Plan,
         board: Board,
         listener: socket.socket,
-        spawn: Spawn,
+        nursery: Nursery,
         clock: Callable[[], float],
     ) -> None:
-        """Start nothing yet. `spawn` starts the process of a place."""
-        self._settings, self._listener, self._spawn, self._clock = settings, listener, spawn, clock
+        """Start nothing yet. The processes come from the nursery."""
+        self._settings, self._listener, self._nursery, self._clock = settings, listener, nursery, clock
         self._board, self._totals = board, Totals()
         self._places = [Place(n, board.seats[n], settings.server.hang_s) for n in range(plan.workers)]
         self._tasks: set[asyncio.Task[None]] = set()
+        self._expected: set[Place] = set()
         self._awake = asyncio.Event()
         self._stop_by_s: float | None = None
         self._ever_served = False
@@ -63,7 +63,7 @@ class Supervisor:
             loop.add_signal_handler(sign, self._on_signal, sign)
         looked_s = self._clock()
         try:
-            while self._stop_by_s is None or any(place.occupied for place in self._places):
+            while self._stop_by_s is None or self._expected or any(p.occupied for p in self._places):
                 now_s = self._clock()
                 for place in self._places:
                     self._look_after(place, now_s, now_s - looked_s)
@@ -73,6 +73,7 @@ class Supervisor:
                     async with asyncio.timeout(_TICK_S):
                         await self._awake.wait()
         finally:
+            self._nursery.stop()
             for place in self._places:
                 place.kill()
             for task in self._tasks:
@@ -92,6 +93,7 @@ class Supervisor:
     def _stop(self, patience_s: float) -> None:
         _log.info("draining")
         self._stop_by_s = self._clock() + patience_s + self._settings.server.drain_s + _MARGIN_S
+        self._nursery.stop()
         self._listener.close()  # the workers have it too, and close it when nobody is left to send away
         for place in self._places:
             place.tell({"drain": patience_s})
@@ -99,8 +101,9 @@ class Supervisor:
 
     def _look_after(self, place: Place, now_s: float, passed_s: float) -> None:
         if not place.occupied:
-            if self._stop_by_s is None and now_s >= place.start_at_s:
-                self._start(place, now_s)
+            if self._stop_by_s is None and place not in self._expected and now_s >= place.start_at_s:
+                self._expected.add(place)
+                self._task(self._start(place))
             return
         code = place.exit_code()
         if code is not None:
@@ -112,17 +115,30 @@ class Supervisor:
             _log.error("worker hangs; it is replaced", extra={"worker": place.number})
         self._ever_served = self._ever_served or place.serves
 
-    def _start(self, place: Place, now_s: float) -> None:
+    async def _start(self, place: Place) -> None:
         try:
-            started = self._spawn(place.number)
+            started = await self._nursery.birth(place.number)
         except OSError as error:  # no descriptor, no memory, no process to be had: the others go on
-            if not self._ever_served and all(not other.occupied for other in self._places):
-                raise StartupFailed(f"cannot start worker {place.number}: {error}") from error
-            place.stayed_empty(now_s)
-            extra = {"worker": place.number, "in_s": round(place.start_at_s - now_s, 3)}
-            _log.error("worker cannot be started now: %s", error, extra=extra)
+            self._on_no_start(place, error)
             return
-        place.occupy(started, self._task(self._listen_to(place, started)), now_s)
+        finally:
+            self._expected.discard(place)
+        place.occupy(started, self._task(self._listen_to(place, started)), self._clock())
+        _log.info("worker started", extra={"worker": place.number, "pid": started.process.pid})
+        if self._stop_by_s is not None:
+            place.kill()  # it has taken no connection yet
+
+    def _on_no_start(self, place: Place, error: OSError) -> None:
+        if self._stop_by_s is not None:
+            return
+        if not self._ever_served and not any(other.occupied for other in self._places):
+            self._failure = f"cannot start worker {place.number}: {error}"
+            self._stop(0.0)
+            return
+        now_s = self._clock()
+        place.stayed_empty(now_s)
+        extra = {"worker": place.number, "in_s": round(place.start_at_s - now_s, 3)}
+        _log.error("worker cannot be started now: %s", error, extra=extra)
 
     def _on_end(self, place: Place, code: int, now_s: float) -> None:
         stopping = self._stop_by_s is not None

@@ -27,11 +27,14 @@ class Tether:
     """The line. Orders come with the first message."""
 
     def __init__(self, line: socket.socket) -> None:
-        """Wait for the orders."""
+        """Wait for the orders. Raises EOFError where there is nobody to give any."""
         self._line, self._incoming = line, line.makefile("rb")
         self._sending, self._asked = threading.Lock(), threading.Lock()
         self._questions, self._waiting = count(1), dict[int, Future[Families]]()
-        self.orders: dict[str, Any] = json.loads(self._incoming.readline())
+        first = self._incoming.readline()
+        if not first:
+            raise EOFError("the supervisor ended")
+        self.orders: dict[str, Any] = json.loads(first)
 
     def send(self, message: dict[str, Any]) -> None:
         """Tell the supervisor something; nothing where it is gone."""

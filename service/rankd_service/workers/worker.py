@@ -34,13 +34,17 @@ P = ParamSpec("P")
 _BEAT_S = 0.1
 _TOTALS_S = 2.0
 _MARGIN_S = 2.0
+_FORSAKEN = 1
 
 
 def main(arguments: Sequence[str]) -> int:
     """Serve as one of several -> exit code. `arguments` are descriptors: the line, the socket, the board."""
     faulthandler.enable()  # a worker that crashes or is found hanging writes where
     line, listener, page = map(int, arguments)
-    tether = Tether(socket.socket(fileno=line))
+    try:
+        tether = Tether(socket.socket(fileno=line))
+    except EOFError:
+        return _FORSAKEN
     number, settings = tether.orders["worker"], Settings(**tether.orders["settings"])
     log_to_stderr(settings.server.log_level.value.upper(), worker=number)
     board = Board(page, tether.orders["workers"])
