@@ -9,8 +9,8 @@ hand, `warm` has every item's, and its part of the scores, `int8` is warm with l
 All give the naive graph's scores, which is checked. The service has a core, store and caller another. Ratios
 count, microseconds depend on the machine.
 
-Then what two processes answer a second, with both cores for everything and two callers that are never without
-a request, beside two processes that do nothing but run the naive graph.
+Then what two processes answer a second, with both cores for everything and four callers that are never
+without a request, beside two processes that do nothing but run the naive graph.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ TARGETS: dict[str, dict[str, float]] = {
     "armnet": {"warm": 0.9},
     "infnet": {"warm": 0.9},
 }
+OF_TWO = ("mlcc", "dcnv2")
 TARGETS_OF_TWO = {"uncached": 0.9, "warm": 1.3, "int8": 1.8}
 
 console = Console(width=180)
@@ -95,7 +96,9 @@ def main() -> None:
     rows = []
     for name in options.models.split(","):
         with subject(name) as one:
-            latency, rate = latencies(one, options.rounds), rates(one, options.rounds)
+            latency = latencies(one, options.rounds)
+            # Two naive graphs of the others answered a fraction of what their p50 allows; why is not known.
+            rate = rates(one, options.rounds) if name in OF_TWO else {way: {} for way in WAYS}
         for way in WAYS:
             row = {"model": name, "way": way, **latency[way], **rate[way]}
             console.print(row)
@@ -328,12 +331,16 @@ def page(report: Mapping[str, Any]) -> str:
         "|" + " --- |" * 12,
     ]
     for row in report["rows"]:
-        ratio, times = row["ratio"], row["times"]
+        ratio, times = row["ratio"], row.get("times")
+        of_two = "|" * 5
+        if times is not None:
+            of_two = (
+                f" {row['a_second']} | {row['naive_a_second']} | **{times['median']}** | "
+                f"{times['min']} to {times['max']} | {row['times_target']} |"
+            )
         lines.append(
             f"| {row['model']} | {WAYS[row['way']].kept} | {row['request_us']} | {row['naive_us']} | "
-            f"**{ratio['median']}** | {ratio['min']} to {ratio['max']} | {row['target'] or ''} | "
-            f"{row['a_second']} | {row['naive_a_second']} | **{times['median']}** | "
-            f"{times['min']} to {times['max']} | {row['times_target']} |"
+            f"**{ratio['median']}** | {ratio['min']} to {ratio['max']} | {row['target'] or ''} |{of_two}"
         )
     return "\n".join(lines) + "\n"
 

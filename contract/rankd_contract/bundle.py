@@ -26,6 +26,7 @@ from rankd_contract.manifest import (
     GRAPH,
     ITEM_PART,
     MANIFEST,
+    MODEL_NAME,
     REST,
     SCHEMA,
     BundleManifest,
@@ -51,7 +52,6 @@ __all__ = [
 ]
 
 _POINTER, _LOCK, _INCOMING = "current.json", ".lock", ".incoming"
-_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_FILE_BYTES = 64 << 30
@@ -111,7 +111,7 @@ def publish(
     `manifest.version` and `manifest.files` are filled in here. `seal` makes the signature file of the
     manifest's bytes (`seal.py`). Publishers of one model take turns.
     """
-    if not _MODEL_NAME.fullmatch(manifest.model):
+    if not MODEL_NAME.fullmatch(manifest.model):
         raise CorruptBundle(
             f"model name {manifest.model!r}: expected letters, digits, '_', '.', '-', "
             "starting with a letter or a digit"
@@ -158,6 +158,9 @@ def point_to(repository: Path, model: str, version: int) -> Bundle:
         raise CorruptBundle(f"{home}: there is no version {version}; those on disk: {known}")
     with _turn(home):
         bundle = open_bundle(home / str(version))
+        says = bundle.manifest.model, bundle.manifest.version
+        if says != (model, version):
+            raise CorruptBundle(f"{bundle.path}: its manifest is that of {says[0]} version {says[1]}")
         _point(home, version, bundle.digest)
     return bundle
 

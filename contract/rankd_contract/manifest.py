@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,7 @@ __all__ = [
     "GRAPH",
     "ITEM_PART",
     "MANIFEST",
+    "MODEL_NAME",
     "REST",
     "SCHEMA",
     "WEIGHTS",
@@ -36,6 +38,7 @@ MANIFEST, GRAPH, SCHEMA, GOLDEN = "manifest.json", "model.onnx", "schema.yaml", 
 CARD, WEIGHTS, CUDA_GRAPH = "card.md", "weights.bin", "model.cuda.onnx"
 # The graph once more, in two: what rests on the item alone, and what follows. A bundle has both or neither.
 ITEM_PART, REST = "item_part.onnx", "rest.onnx"
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,8 @@ def _check_types(manifest: BundleManifest) -> None:
     for number in (manifest.golden_tolerance, *manifest.fusion.values()):
         if not abs(number) <= sys.float_info.max:
             raise ValueError("golden_tolerance and fusion hold finite numbers")
+    if not MODEL_NAME.fullmatch(manifest.model):  # it names folders, also those that are written
+        raise ValueError("model is no name")
     # These go out with answers, so a lone surrogate here would break them all.
     "".join((manifest.model, manifest.architecture, manifest.created_at, *manifest.tasks)).encode()
 

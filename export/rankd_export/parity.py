@@ -88,7 +88,7 @@ def compare(
         users = users_of(request)
         by_logit = _relative(logits, expected)
         by_score = float(np.abs(scores - torch.sigmoid(want).numpy()).max())
-        if not max(by_logit, by_score) <= tolerance:  # so that NaN fails too
+        if not (by_logit <= tolerance and by_score <= tolerance):  # so that NaN fails too
             raise ParityFailed(
                 f"{n} candidates of {users} users: scores differ by {by_score:.2e}, logits by "
                 f"{by_logit:.2e}; allowed is {tolerance:.0e}"

@@ -22,6 +22,7 @@ BundlePath = Annotated[
 
 def opened(path: Path) -> Bundle:
     """Open and verify a bundle, or leave with what is wrong."""
+    path = path.absolute()  # what lies above `.` matters too
     with wants(ContractError):
         if (path / MANIFEST).exists():
             return open_bundle(path)

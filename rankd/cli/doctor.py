@@ -132,8 +132,11 @@ def _runtime() -> Iterator[Finding]:
         yield Finding("runtime", State.BROKEN, " and ".join(installed), todo)
     try:
         from rankd_service.errors import BundleRefused
+        from rankd_service.inference.runtime import runtime
         from rankd_service.inference.session import GraphSession
         from rankd_service.settings import ProviderChoice
+
+        runtime()
     except (ImportError, OSError) as error:  # a library of the runtime may not load
         yield Finding(
             "runtime", State.BROKEN, f"{installed[0]} cannot be loaded: {error}", "install it again"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,8 +118,8 @@ def wants(*errors: type[Exception]) -> Iterator[None]:
 
 
 def print_json(tree: Any) -> None:
-    """Print one JSON document for machines."""
-    out.print_json(json.dumps(tree, default=str))
+    """Print one JSON document for machines: without colours, whatever the environment asks for."""
+    sys.stdout.write(json.dumps(tree, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def tune(
                 study.run(
                     trials,
                     begun=lambda number, _: bar.begin(f"trial {number}"),
-                    ended=lambda tried: bar.end(_line(tried, study.best().number)),
+                    ended=lambda tried: bar.end(_line(tried, study.best_number())),
                     progress=bar,
                 )
             except SettingError as error:
@@ -139,7 +139,7 @@ def tune(
     )
 
 
-def _line(tried: Tried, best: int) -> str:
+def _line(tried: Tried, best: int | None) -> str:
     said = tried.state if tried.value is None else f"{tried.value:.5f}"
     return f"trial {tried.number}: {said}{'  (best so far)' if tried.number == best else ''}"
 

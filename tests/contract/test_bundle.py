@@ -18,6 +18,7 @@ from rankd_contract.bundle import (
     model_names,
     open_bundle,
     open_current,
+    point_to,
     publish,
     versions,
 )
@@ -372,3 +373,21 @@ def test_a_copied_bundle_is_not_served_under_another_name(tmp_path: Path) -> Non
     with pytest.raises(CorruptBundle, match="holds films version 1"):
         open_current(tmp_path, "copy")
     assert open_current(tmp_path, "films").manifest.version == 1
+
+
+def test_no_pointer_is_moved_to_a_folder_that_holds_another_version(tmp_path: Path) -> None:
+    publish_tiny(tmp_path)
+    shutil.copytree(tmp_path / "films" / "1", tmp_path / "films" / "7")
+    with pytest.raises(CorruptBundle, match="its manifest is that of films version 1"):
+        point_to(tmp_path, "films", 7)
+    assert current_version(tmp_path, "films") == 1
+
+
+@pytest.mark.parametrize("model", ["../outside", "/etc", "a/b", "", "a\nb"])
+def test_a_manifest_names_no_place(model: str, tmp_path: Path) -> None:
+    """Whoever writes files for a bundle names them by its model."""
+    bundle = publish_tiny(tmp_path)
+    manifest = json.loads((bundle.path / MANIFEST).read_text())
+    (bundle.path / MANIFEST).write_text(json.dumps({**manifest, "model": model}))
+    with pytest.raises(CorruptBundle, match="model is no name"):
+        open_bundle(bundle.path)

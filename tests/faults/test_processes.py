@@ -47,6 +47,9 @@ def ask_until_refused(address: str, codes: Counter[str]) -> None:
             except httpx.TransportError as error:
                 codes[f"lost: {error!r}"] += 1
                 return
+            if answer.status_code == 503 and answer.json()["error"]["code"] == "DEADLINE_INFEASIBLE":
+                codes["busy"] += 1  # as a machine may be that has other things to do
+                continue
             codes[str(answer.status_code)] += 1
             if answer.status_code == 503:
                 assert answer.json()["error"]["code"] == "DRAINING"
@@ -69,7 +72,7 @@ def test_sigterm_under_load_loses_no_answer(service: ServiceProcess, sign: signa
         caller.join(timeout=20)
     assert service.process.wait(timeout=20) == 0
     assert time.monotonic() - began < 10
-    assert set(codes) <= {"200", "503", "not accepted"}, codes
+    assert set(codes) <= {"200", "503", "busy", "not accepted"}, codes
     assert codes["503"] == len(callers)
 
 

@@ -216,3 +216,10 @@ def test_a_loss_that_does_not_fit_is_refused(tmp_path: Path, given: dict[str, An
             )
         )
     assert not list(tmp_path.glob(".*"))
+
+
+def test_pairs_are_of_a_group_whatever_number_it_has() -> None:
+    """Codes of groups may be hashes of 64 bits."""
+    logit, label = torch.tensor([0.3, -0.2, 0.9, 0.1]), torch.tensor([1.0, 0.0, 1.0, 0.0])
+    plain, far = torch.tensor([0, 0, 1, 1]), torch.tensor([-(2**63), -(2**63), 0, 0])
+    assert pairwise(logit, label, far) == pairwise(logit, label, plain) > 0

@@ -131,6 +131,21 @@ def test_examples_that_changed_in_between_are_refused_and_nothing_is_lost(tmp_pa
     assert resume(tmp_path / "run", progress=SILENT).record.best_epoch
 
 
+def test_a_schema_that_changed_in_between_is_refused_and_nothing_is_lost(tmp_path: Path) -> None:
+    """Else a run would be published under a schema that it was not trained by."""
+    with pytest.raises(Killed):
+        train(told(tmp_path, "run"), progress=KilledAt(9))
+    schema = told(tmp_path, "run").schema
+    text = schema.read_text()
+    changed = text.replace("default: 0", "default: 1", 1)
+    assert changed != text
+    schema.write_text(changed)
+    with pytest.raises(RunError, match="has changed since the run was begun"):
+        resume(tmp_path / "run")
+    schema.write_text(text)
+    assert resume(tmp_path / "run", progress=SILENT).record.best_epoch
+
+
 def test_a_state_that_is_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(told(tmp_path, "run"), progress=KilledAt(9))

@@ -186,13 +186,16 @@ def _field(name: str, source: str | None = None, **settings: Any) -> str:
     """One line of YAML; JSON is YAML, and quotes what needs it."""
     plain = name if _NAME.fullmatch(name) else re.sub(r"[^A-Za-z0-9_.-]", "_", f"f_{name}")[:64]
     column = source or name
-    parts = [f"name: {plain}", *([f"source: {json.dumps(column)}"] if column != plain else [])]
+    parts = [
+        f"name: {plain}",
+        *([f"source: {json.dumps(column, ensure_ascii=False)}"] if column != plain else []),
+    ]
     parts += [f"{key}: {_yaml(value)}" for key, value in settings.items()]
     return f"{{{', '.join(parts)}}}"
 
 
 def _yaml(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _short(number: float) -> float:

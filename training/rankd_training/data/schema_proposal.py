@@ -279,7 +279,7 @@ def _named(table: pa.Table, names: Sequence[str]) -> str | None:
 
 def _scalar(text: str) -> str:
     """A name as YAML reads it back; JSON is YAML, and quotes what needs it."""
-    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 def _sample(files: Sequence[RowFile]) -> pa.Table:

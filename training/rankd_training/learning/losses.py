@@ -58,6 +58,7 @@ def pairwise(logit_N: Tensor, label_N: Tensor, group_N: Tensor) -> Tensor:
 
     Binary cross-entropy on "a above b" (Burges et al., 2005, equation 3, with certain targets).
     """
+    group_N = torch.unique(group_N, return_inverse=True)[1]  # codes of groups may be any 64 bits
     order_N = torch.argsort(group_N * 2 + label_N.long(), stable=True)  # in a group, negatives come first
     logit_N, positive_N = logit_N[order_N], label_N[order_N] > 0
     _, code_N, size_G = torch.unique_consecutive(group_N[order_N], return_inverse=True, return_counts=True)

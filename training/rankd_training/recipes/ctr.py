@@ -200,14 +200,16 @@ def _check_processes(unfinished: Unfinished, ranks: Ranks) -> None:
 
 def _start(settings: TrainSettings, unfinished: Unfinished, learner: Learner) -> tuple[Course, Tensor]:
     """Begin, or go on from the last state -> how far the run is, and the order of an epoch under way."""
-    digest = learner.batches.examples.sha256
+    digest, schema = learner.batches.examples.sha256, f"{learner.batches.examples.schema.fingerprint:016x}"
     state = unfinished.load()
     if state is None:
-        return Course(datetime.now(UTC).isoformat(timespec="seconds"), digest), torch.empty(0)
-    if state.course.examples_sha256 != digest:
-        raise RunError(
-            settings.examples, "has changed since the run was begun; remove the run and train again"
-        )
+        return Course(datetime.now(UTC).isoformat(timespec="seconds"), digest, schema), torch.empty(0)
+    for file, same in (
+        (settings.examples, state.course.examples_sha256 == digest),
+        (settings.schema, state.course.schema in {"", schema}),  # runs begun before it was kept
+    ):
+        if not same:
+            raise RunError(file, "has changed since the run was begun; remove the run and train again")
     checkpoint.read_into(state.weights, weights_of(learner.model, learner.ranks))
     learner.optimisers.load(state.optimiser)
     torch.set_rng_state(state.random[learner.ranks.index].clone())  # torch wants it aligned

@@ -43,6 +43,7 @@ class Course:
     Attributes:
         started_at: ISO 8601, UTC.
         examples_sha256: what it learns from.
+        schema: fingerprint of the schema that it is read by.
         epoch: the one under way, from 1.
         step: steps of it that are done.
         rows_done: rows of it that are done, over all processes.
@@ -54,6 +55,7 @@ class Course:
 
     started_at: str
     examples_sha256: str
+    schema: str = ""
     epoch: int = 1
     step: int = 0
     rows_done: int = 0

@@ -105,13 +105,18 @@ class Study:
 
     def best(self) -> Tried:
         """Return the best trial. Raises TrainingError where none is done."""
-        done = [trial for trial in self.tried() if trial.value is not None]
-        if not done:
+        number = self.best_number()
+        if number is None:
             raise TrainingError(
                 "no trial ended with a value: every one diverged; lower learning_rate's range"
             )
+        return next(trial for trial in self.tried() if trial.number == number)
+
+    def best_number(self) -> int | None:
+        """Return the number of the best trial so far; None while none has ended with a value."""
         sign = 1 if self._measure == "log_loss" else -1
-        return min(done, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        done = [(sign * t.value, t.number) for t in self.tried() if t.value is not None]
+        return min(done)[1] if done else None
 
     def settings(self, tried: Tried) -> dict[str, Any]:
         """Return all settings of a trial, as `TrainSettings` takes them."""
