@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from rankd_contract.schema_file import parse_schema
 from rankd_training.examples.examples import load_examples
-from rankd_training.runs.slices import by_activity
+from rankd_training.runs.slices import by_activity, by_field
 from tests.training.fields import MIXED
 from tests.training.tables import NUM_USERS, examples_table, with_column
 
@@ -43,3 +44,17 @@ def test_activity_counts_training_rows_whatever_users_are_called(tmp_path: Path,
         least, _, most = title.partition(" to ")
         for row in rows.tolist():
             assert int(least) <= trained[users[row]] <= int(most or least)
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_hours_of_timestamps_are_those_of_their_seconds(unit: str, tmp_path: Path) -> None:
+    table = examples_table()
+    schema, row_N = parse_schema(MIXED), np.arange(table.num_rows)
+    moments = table["at"].cast(pa.timestamp("s")).cast(pa.timestamp(unit))
+    pq.write_table(table, tmp_path / "seconds.parquet")
+    at = table.column_names.index("at")
+    pq.write_table(table.set_column(at, "at", moments), tmp_path / "moments.parquet")
+    plain, timed = (
+        by_field(tmp_path / f"{name}.parquet", schema, "hour", row_N) for name in ("seconds", "moments")
+    )
+    assert [(one.title, one.at.tolist()) for one in timed] == [(one.title, one.at.tolist()) for one in plain]

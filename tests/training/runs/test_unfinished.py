@@ -146,6 +146,17 @@ def test_a_schema_that_changed_in_between_is_refused_and_nothing_is_lost(tmp_pat
     assert resume(tmp_path / "run", progress=SILENT).record.best_epoch
 
 
+def test_two_processes_are_not_at_one_run(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(told(tmp_path, "run"), progress=KilledAt(9))
+    with (
+        Unfinished(tmp_path / "run").alone(),
+        pytest.raises(RunError, match="another process is at this run"),
+    ):
+        resume(tmp_path / "run")
+    assert resume(tmp_path / "run", progress=SILENT).record.best_epoch
+
+
 def test_a_state_that_is_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(told(tmp_path, "run"), progress=KilledAt(9))

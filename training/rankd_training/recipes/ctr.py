@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -91,16 +91,17 @@ def resume(output: Path, *, progress: Progress = SILENT) -> RunResult:
 
 def _train(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress: Progress) -> RunResult:
     """What fails for a reason of its own leaves nothing behind; what is killed can be resumed."""
-    try:
-        with _seeded(settings.seed, settings.threads):
-            result = _run(settings, unfinished, ranks, progress)
-    except (Diverged, SettingError, ExamplesError, ContractError):
+    with unfinished.alone() if ranks.first else nullcontext():
+        try:
+            with _seeded(settings.seed, settings.threads):
+                result = _run(settings, unfinished, ranks, progress)
+        except (Diverged, SettingError, ExamplesError, ContractError):
+            if ranks.first:
+                unfinished.remove()
+            raise
         if ranks.first:
             unfinished.remove()
-        raise
-    if ranks.first:
-        unfinished.remove()
-    return result
+        return result
 
 
 def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress: Progress) -> RunResult:

@@ -8,10 +8,12 @@ Legend: n rows.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,18 @@ class Unfinished:
         self.folder.mkdir(parents=True)
         tree = asdict(settings) | {name: str(getattr(settings, name).absolute()) for name in _PATHS}
         _write(self.folder / SETTINGS, {"format": FORMAT, **tree})
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Have the run to oneself. Raises RunError where another process is at it."""
+        with (self.folder / SETTINGS).open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(
+                    self.folder, "another process is at this run; wait for it, or end it first"
+                ) from error
+            yield
 
     def settings(self) -> TrainSettings:
         """Return what the run was told. Raises RunError where there is no such run."""
