@@ -47,7 +47,7 @@ def test_activity_counts_training_rows_whatever_users_are_called(tmp_path: Path,
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-def test_hours_of_timestamps_are_those_of_their_seconds(unit: str, tmp_path: Path) -> None:
+def test_hours_of_timestamps_are_those_of_their_seconds(unit: Any, tmp_path: Path) -> None:
     table = examples_table()
     schema, row_N = parse_schema(MIXED), np.arange(table.num_rows)
     moments = table["at"].cast(pa.timestamp("s")).cast(pa.timestamp(unit))
