@@ -77,6 +77,7 @@ class Lifecycle:
         self._settings, self._watch, self._memory = settings, watch, memory
         self.crew, self._lets_go = crew or _Alone(self), lets_go
         self.state = State.STARTING
+        self.on_change: Callable[[], None] = lambda: None  # called at once, in the turn of the change
         self._stopping = asyncio.Event()
         self._models: asyncio.Task[None] | None = None
 
@@ -102,12 +103,12 @@ class Lifecycle:
 
     def drain(self) -> None:
         """Take no more requests; those under way are finished."""
-        self.state = State.DRAINING
+        self._become(State.DRAINING)
         _log.info("draining")
 
     async def stop(self) -> None:
         """Finish loading, then close the store."""
-        self.state = State.DRAINING
+        self._become(State.DRAINING)
         self._stopping.set()
         self._watch.stop()
         self._bundles.stop()
@@ -159,7 +160,7 @@ class Lifecycle:
         gc.collect()
         gc.freeze()
         if self.state is State.STARTING:
-            self.state = State.SERVING
+            self._become(State.SERVING)
         versions, refused = self._bundles.versions(), list(map(_plain, self._bundles.refused))
         if not versions:
             where = str(self._settings.models.repository.absolute())
@@ -167,6 +168,10 @@ class Lifecycle:
         _log.info("serving", extra={"models": versions, "refused": refused})
         await self._bundles.warm(self._stopping)
         await self._bundles.follow(self._stopping)
+
+    def _become(self, state: State) -> None:
+        self.state = state
+        self.on_change()
 
 
 def _plain(name: str) -> str:

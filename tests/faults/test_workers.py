@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -11,7 +12,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,6 +138,26 @@ def test_connections_are_shared_out_evenly(service: ServiceProcess) -> None:
         return max(found) - min(found)
 
     assert min(unevenness() for _ in range(3)) <= 4
+
+
+def status(service: ServiceProcess) -> int:
+    """Of a request on a connection of its own."""
+    connection = HTTPConnection(service.address.removeprefix("http://"), timeout=30)
+    with closing(connection):
+        connection.request("POST", "/v1/rank/films", json.dumps(BODY), {"content-type": "application/json"})
+        return connection.getresponse().status
+
+
+@pytest.mark.fault("G3")
+def test_whoever_connects_once_one_worker_is_ready_meets_none_that_is_not(service: ServiceProcess) -> None:
+    for _ in range(3):
+        for pid in service.workers():
+            os.kill(pid, signal.SIGKILL)
+        give_up = time.monotonic() + 30
+        while status(service) != 200:  # without a pause: what is looked for lasted a tenth of a second
+            assert time.monotonic() < give_up
+        assert {status(service) for _ in range(100)} == {200}
+        until(lambda: ready(service) == 2)
 
 
 @pytest.mark.slow

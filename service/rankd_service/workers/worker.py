@@ -117,6 +117,8 @@ class WorkerServer(DrainingServer):
         """Begin to take connections."""
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        # Told at once, or those who hear that this one is ready would meet another that is not.
+        self._service.lifecycle.on_change = self._report
         self._beat(self._loop)
         self._acceptor.open(self._loop)
 
@@ -132,9 +134,12 @@ class WorkerServer(DrainingServer):
         await super().shutdown(sockets)
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._seat.report(_standing(self._service.lifecycle), self._acceptor.connections)
+        self._report()
         self._shares.look()
         loop.call_later(_BEAT_S, self._beat, loop)
+
+    def _report(self) -> None:
+        self._seat.report(_standing(self._service.lifecycle), self._acceptor.connections)
 
     def _soon(self, act: Callable[P, None]) -> Callable[P, None]:
         def call(*arguments: P.args, **named: P.kwargs) -> None:
