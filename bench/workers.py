@@ -2,9 +2,10 @@
 
     PYTHONPATH=. python bench/workers.py --out docs/results
 
-All services run at once over one bundle, none with a store, and are asked in turns. One caller shows what a
-single request takes, eight show how many are answered. What else runs on the machine only ever makes a round
-worse, so the best round of each is compared; how far the median round is from it shows how quiet it was.
+Services run at once over one bundle, none with a store, and are asked in turns (for memory one at a time).
+One caller shows what a single request takes, eight show how many are answered. What else runs on the machine
+only ever makes a round worse, so the best round of each is compared; how far the median round is from it
+shows how quiet it was.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tests.support.server import free_port
 PLANS = ((1, 1), (1, 2), (2, 1))
 SIZES = (20, 500, 2000)
 SECONDS = 0.5
+MEMORY_OF, ASKED_S = (1, 2, 3, 4), 8.0  # what is asked for is written to, and then no more shared
 
 
 def main() -> None:
@@ -45,7 +47,6 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         publish_bundle(folder / "models", graph=mlp(256, 3))
         services = {plan: stack.enter_context(service(folder, *plan)) for plan in PLANS}
-        pss = {plan: memory_mib(one) for plan, one in services.items()}
         rounds = [
             {
                 (plan, size): (latency_ms(one, size), throughput(one, size))
@@ -54,6 +55,7 @@ def main() -> None:
             }
             for _ in range(options.rounds)
         ]
+    pss = {str(workers): memory_alone_mib(workers) for workers in MEMORY_OF}
     grid = Table(
         "candidates", "workers", "threads", "p50, 1 caller", "ratio", "8 callers", "ratio", "noise", box=None
     )
@@ -76,14 +78,12 @@ def main() -> None:
             rows.append(row)
             cells = (f"{row['p50_ms']:.2f} ms", f"{row['p50_ratio']:.2f}", f"{row['per_s']:.0f}/s")
             grid.add_row(str(size), *map(str, plan), *cells, f"{row['per_s_ratio']:.2f}", f"{noise:.1f}")
-    memory = Table("workers", "threads", "PSS of all its processes", box=None)
-    for plan, mib in pss.items():
-        memory.add_row(*map(str, plan), f"{mib:.0f} MiB")
+    memory = Table("workers", "PSS of all its processes", "more than one fewer", box=None)
+    for workers, mib in pss.items():
+        memory.add_row(workers, f"{mib:.0f} MiB", f"{mib - pss.get(str(int(workers) - 1), 0.0):.0f} MiB")
     Console().print(grid, memory)
     if options.out:
-        write(
-            options.out, options.rounds, rows, {f"{w}x{t}": mib for (w, t), mib in pss.items()}, grid, memory
-        )
+        write(options.out, options.rounds, rows, pss, grid, memory)
 
 
 def service(folder: Path, workers: int, threads: int) -> Any:
@@ -133,6 +133,18 @@ def throughput(one: ServiceProcess, size: int) -> float:
     for caller in callers:
         caller.join()
     return sum(answered) / SECONDS
+
+
+def memory_alone_mib(workers: int) -> float:
+    """Memory of a service that has answered for a while, with no other of them there to share with."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        publish_bundle(folder / "models", graph=mlp(256, 3))
+        with service(folder, workers, 1) as one:
+            give_up = time.perf_counter() + ASKED_S
+            while time.perf_counter() < give_up:
+                throughput(one, 100)
+            return memory_mib(one)
 
 
 def memory_mib(one: ServiceProcess) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankd.cli.screen import download_bar, fail, wants
+from rankd.cli.screen import download_bar, fail, split_pair, wants
 from rankd_contract.errors import YamlError
 from rankd_contract.strict_yaml import read_yaml
 
@@ -157,9 +157,7 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
     """Read `key=value` pairs, values as YAML; `model.key` goes into the model's own settings."""
     settings: dict[str, Any] = {}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            fail(f"--set {pair}: expected key=value, such as learning_rate=0.002 or model.heads=2", 2)
+        key, text = split_pair("--set", pair, "learning_rate=0.002 or model.heads=2")
         try:
             value = read_yaml(text)
             value = float(text) if isinstance(value, str) and text[:1] in "-.0123456789" else value

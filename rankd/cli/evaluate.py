@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from rankd.cli.screen import JsonFlag, fail, out, print_json, tell, wants
+from rankd.cli.screen import JsonFlag, fail, out, print_json, spare, tell, wants
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def evaluate(
         from rankd_training.errors import SettingError, TrainingError
         from rankd_training.runs.evaluation import evaluate_run, load_subject, write_scores
 
+    spare("--scores", scores, examples)
     with wants(TrainingError, ContractError), tell.status("reading and scoring") as status:
         try:
             subject = load_subject(run, examples, split=split, group_column=group_column)

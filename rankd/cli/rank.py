@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from rankd.cli.names import only_model, served_instead
-from rankd.cli.screen import JsonFlag, fail, out, print_json, wants
+from rankd.cli.screen import JsonFlag, fail, out, print_json, split_pair, wants
 from rankd.client import Client, RankdError, Ranking
 from rankd_contract.errors import YamlError
 from rankd_contract.strict_yaml import read_yaml
@@ -130,9 +130,7 @@ def _context(pairs: list[str]) -> dict[str, Any]:
     """Read `key=value` pairs, values as YAML."""
     fields: dict[str, Any] = {}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            fail(f"--context {pair}: expected key=value, such as hour=7", 2)
+        key, text = split_pair("--context", pair, "hour=7")
         try:
             fields[key] = read_yaml(text)
         except YamlError:

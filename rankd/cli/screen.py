@@ -33,6 +33,8 @@ __all__ = [
     "out",
     "print_json",
     "row_bar",
+    "spare",
+    "split_pair",
     "tell",
     "wants",
 ]
@@ -92,6 +94,23 @@ def fail(message: str, code: int = 1) -> NoReturn:
     """Say what went wrong and leave with an exit code."""
     tell.print(f"[bold red]error[/]: {escape(message)}", soft_wrap=True)
     raise typer.Exit(code)
+
+
+def spare(option: str, path: Path | None, *read: Path | None) -> None:
+    """Leave with a message where what is to be written is a file that is read."""
+    if path is None or not path.exists():
+        return
+    for other in read:
+        if other is not None and other.exists() and path.samefile(other):
+            fail(f"{option} {path}: is read by this command and would be lost; choose another name", 2)
+
+
+def split_pair(option: str, pair: str, example: str) -> tuple[str, str]:
+    """Cut a `key=value` that an option was given, or leave with what was expected."""
+    key, equals, text = pair.partition("=")
+    if not equals or not key:
+        fail(f"{option} {pair}: expected key=value, such as {example}", 2)
+    return key, text
 
 
 @contextmanager

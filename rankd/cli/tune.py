@@ -27,7 +27,7 @@ from rankd.cli.chosen import (
     settings_for,
 )
 from rankd.cli.data import Root
-from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
+from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, spare, tell, wants
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def tune(
         searched = read_space(space, model)
     except SettingError as error:
         fail(str(error), 2)
+    spare("--out", output, examples, schema, space, *(settings or []))
     chosen_seeds = seeds_of(seeds)
     reading = {"group_column": group_column, "split": split, "split_time": split_time}
     rows = given(data, examples, schema, root, reading)

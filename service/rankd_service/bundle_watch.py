@@ -219,6 +219,7 @@ class BundleWatch:
                 _log.error("bundle refused: %s", error)
         except Exception:  # as in `_load`: what is published later must still be taken up
             _log.exception("version %d of model %s: loading it failed", version, name)
+            self._telemetry.bundle_loaded(LoadOutcome.FAILED)
         return None
 
     def _check_cheaper(self, name: str, other: str) -> None:

@@ -246,3 +246,20 @@ def test_a_wrong_step_names_what_to_do_next(
     result = CliRunner().invoke(app, words.split())
     assert result.exit_code == code, result.output
     assert hint in result.stderr
+
+
+@pytest.mark.parametrize("what", ["examples.parquet", "schema.yaml", "space.yaml"])
+def test_no_verb_writes_over_what_it_reads(what: str, place: Path) -> None:
+    before = (place / what).read_bytes()
+    tune = ("tune", "--model", "dnn", "--space", place / "space.yaml", *rows(place))
+    assert "is read by this command" in refused(*tune, "--trials", "1", "--out", place / what)
+    if what == "examples.parquet":
+        judge = ("evaluate", place / "run", "--examples", place / what, "--scores", place / what)
+        assert "is read by this command" in refused(*judge)
+    assert (place / what).read_bytes() == before
+
+
+def refused(*arguments: str | Path) -> str:
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 2, result.output
+    return " ".join(result.stderr.split())

@@ -85,13 +85,16 @@ def test_one_wrong_setting_stops_before_the_first_training(store: TrialStore) ->
 def test_the_page_says_how_it_was_made_and_what_met_the_test_rows(report: dict[str, Any]) -> None:
     text = comparison_markdown(report)
     assert text.startswith("# Results on planted\n\n`rankd compare --models mlcc,lr`, 2026-01-01, ")
-    assert "No other setting of these models has been scored on them here." in text
+    assert (
+        "No other setting of these models has been scored on them, as far as the store of these runs knows."
+        in text
+    )
     assert "| click | mlcc − lr | +0." in text
     assert "good.yaml" in text
     assert f"SHA-256 `{report['examples_sha256']}`" in text
     more = json.loads(json.dumps(report))
     more["models"]["lr"]["settings_judged_on_test"] = 4
-    assert "these included: lr 4; one for every other model" in comparison_markdown(more)
+    assert "as far as the store of these runs knows: lr 4; one for every other model" in comparison_markdown(more)
     console = Console(record=True, width=80)
     console.print(comparison_table(report))
     shown = console.export_text()

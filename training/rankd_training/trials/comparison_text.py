@@ -12,6 +12,8 @@ from rankd_training.trials.comparison import MEASURES
 
 __all__ = ["comparison_markdown", "comparison_table", "comparison_verdicts"]
 
+_KNOWN = "as far as the store of these runs knows"
+
 _CHANCE = 0.05
 
 
@@ -124,9 +126,10 @@ def _test_reads(report: Mapping[str, Any]) -> str:
         if model["settings_judged_on_test"] > 1
     }
     if not more:
-        return "No other setting of these models has been scored on them here."
+        return f"No other setting of these models has been scored on them, {_KNOWN}."
     counts = ", ".join(f"{name} {count}" for name, count in more.items())
-    return f"Settings scored on them here so far, these included: {counts}; one for every other model."
+    scored = f"Settings scored on them so far, these included and {_KNOWN}"
+    return f"{scored}: {counts}; one for every other model."
 
 
 def _settings_row(name: str, model: Mapping[str, Any]) -> list[str]:
