@@ -94,7 +94,7 @@ def test_the_page_says_how_it_was_made_and_what_met_the_test_rows(report: dict[s
     assert f"SHA-256 `{report['examples_sha256']}`" in text
     more = json.loads(json.dumps(report))
     more["models"]["lr"]["settings_judged_on_test"] = 4
-    assert "as far as the store of these runs knows: lr 4; one for every other model" in comparison_markdown(more)
+    assert "store of these runs knows: lr 4; one for every other model" in comparison_markdown(more)
     console = Console(record=True, width=80)
     console.print(comparison_table(report))
     shown = console.export_text()
