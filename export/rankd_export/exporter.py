@@ -207,7 +207,14 @@ def _for_cuda(
 
 
 def _examples(run: Path, schema: FeatureSchema, file: Path) -> Examples:
-    return examples_for(file, schema, reading_of(_read(run / RUN)["settings"]))
+    record = _read(run / RUN)
+    examples = examples_for(file, schema, reading_of(record["settings"]))
+    if examples.sha256 != record.get("examples_sha256"):
+        raise RunUnusable(
+            f"{file} is not the file that {run} was trained on, so its validation rows may have been "
+            "learned from; give that file (the run's record has its name and SHA-256)"
+        )
+    return examples
 
 
 def _fusion(schema: FeatureSchema, given: Mapping[str, float] | None) -> dict[str, float]:

@@ -27,6 +27,7 @@ __all__ = [
     "SettingsFile",
     "SplitShares",
     "SplitTime",
+    "check_there",
     "given",
     "merged",
     "seeds_of",
@@ -76,6 +77,13 @@ class Given:
     data: str | None
 
 
+def check_there(*paths: Path) -> None:
+    """Leave where a file that was named does not exist."""
+    for path in paths:
+        if not path.exists():
+            fail(f"{path}: there is no such file", 2)
+
+
 def given(
     data: str | None,
     examples: Path | None,
@@ -106,9 +114,7 @@ def given(
         return Given(data, source, ("--data", data, *more), data)
     assert examples is not None
     assert schema is not None
-    for path in (examples, schema):
-        if not path.exists():
-            fail(f"{path}: there is no such file", 2)
+    check_there(examples, schema)
     words = ("--examples", examples.name, "--schema", schema.name, *more)
     return Given(examples.stem, Source(examples, schema, asked), words, None)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from rankd.cli.bars import TrialBar
 from rankd.cli.chosen import (
@@ -28,7 +29,7 @@ from rankd.cli.chosen import (
 )
 from rankd.cli.data import Root
 from rankd.cli.names import ARCHITECTURES
-from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
+from rankd.cli.screen import HOME, STOPPED, Home, JsonFlag, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def compare(
             comparison_markdown,
             comparison_table,
             comparison_verdicts,
+            comparison_warnings,
         )
         from rankd_training.trials.provenance import made_by
 
@@ -94,7 +96,10 @@ def compare(
         Contestant(one, *settings_for(rows.data, one, files, pairs if one in ARCHITECTURES else None))
         for one in names
     ]
-    title = name or rows.name
+    title, folder = name or rows.name, output or home / "results"
+    if Path(title).name != title:
+        fail(f"--name {title}: expected the name of two files, and no folder; --out has the folder", 2)
+    _spare_others(folder / f"{title}.json", names)
     with wants(TrainingError, ContractError):
         store = trials.TrialStore(home / "trials", rows.source)
         with TrialBar(tell, len(names) * len(chosen_seeds)) as bar:
@@ -112,7 +117,7 @@ def compare(
             except SettingError as error:
                 fail(str(error), 2)
             except KeyboardInterrupt:
-                fail("stopped; the same command goes on where this one was", 130)
+                fail("stopped; the same command goes on where this one was", STOPPED)
     words = ["rankd", "compare", *rows.words, "--models", models, "--seeds", seeds]
     words += [word for path in settings or [] for word in ("--settings", path.name)]
     words += [word for pair in set_ or [] for word in ("--set", pair)]
@@ -121,7 +126,6 @@ def compare(
     words += ["--date", date] if date else []
     today = date or datetime.now(UTC).date().isoformat()
     whole = {"data": title, **made_by(shlex.join(words), today), **report}
-    folder = output or home / "results"
     _write(folder, title, whole, comparison_markdown(whole))
     if as_json:
         print_json(whole)
@@ -129,7 +133,21 @@ def compare(
     out.print(comparison_table(whole))
     for line in comparison_verdicts(whole):
         out.print(line, soft_wrap=True, markup=False)
+    for line in comparison_warnings(whole):
+        tell.print(f"[bold yellow]warning[/]: {escape(line)}", soft_wrap=True)
     out.print(f"\n{folder / title}.md and .json", soft_wrap=True)
+
+
+def _spare_others(path: Path, names: list[str]) -> None:
+    """Leave what took hours alone: a table of other models is not written over."""
+    try:
+        there = set(json.loads(path.read_text(encoding="utf-8"))["models"])
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, KeyError, TypeError):
+        fail(f"{path} is there and is no table of `rankd compare`; choose another --name or --out", 2)
+    if lost := sorted(there - set(names)):
+        fail(f"{path} has {', '.join(lost)} too, which would be lost; choose another --name or --out", 2)
 
 
 def _line(result: TrialResult) -> str:

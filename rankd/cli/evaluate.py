@@ -15,12 +15,18 @@ from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
     from rankd_training.measures.intervals import Estimate
-    from rankd_training.runs.evaluation import Evaluation, SliceMetrics
+    from rankd_training.runs.evaluation import Evaluation, SliceMetrics, Subject
 
-__all__ = ["RunFolder", "SplitName", "evaluate"]
+__all__ = ["RunFolder", "SplitName", "evaluate", "other_rows"]
 
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a training run (printed by `rankd train`).")]
-SplitName = Annotated[str, typer.Option(help="Which rows: train, valid or test.")]
+SplitName = Annotated[
+    str | None,
+    typer.Option(
+        help="Which rows: train, valid, test or all. Default: test; all where the file is not the one "
+        "trained on and has no column `split`."
+    ),
+]
 
 _MEASURES = {
     "auc": "AUC",
@@ -33,7 +39,7 @@ _MEASURES = {
 def evaluate(
     run: RunFolder,
     examples: Annotated[Path, typer.Option(help="Parquet file of labelled rows, columns as in training.")],
-    split: SplitName = "test",
+    split: SplitName = None,
     by: Annotated[
         list[str] | None,
         typer.Option("--by", help="Also by the values of this field or column; may be given several times."),
@@ -73,17 +79,29 @@ def evaluate(
                 "model": subject.run.record["model"],
                 "examples_sha256": subject.examples.sha256,
                 "trained_on_this_file": subject.same_file,
+                "split_by": subject.examples.split_by,
                 "calibrated": subject.calibrated,
                 **asdict(found),
             }
         )
         return
-    if not subject.same_file:
-        tell.print("[dim]these are not the examples that the run was trained on[/]")
+    for line in other_rows(subject):
+        tell.print(f"[bold yellow]note[/]: {line}", soft_wrap=True)
     if subject.calibrated:
         tell.print("[dim]scores are calibrated, as they are where the model is served[/]")
     for table in _tables(found, subject.run.record["model"]):
         out.print(table)
+
+
+def other_rows(subject: Subject) -> list[str]:
+    """Say what a person must know of rows that are not those of the training."""
+    if subject.same_file:
+        return []
+    lines = ["these are not the examples that the run was trained on"]
+    if subject.unseen and subject.split != "all":
+        dealt = subject.examples.split_by
+        lines.append(f"nothing in them says which rows are for what; they were dealt out anew, {dealt}")
+    return lines
 
 
 def _tables(found: Evaluation, model: str) -> list[Table]:

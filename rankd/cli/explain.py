@@ -38,7 +38,7 @@ def explain(
         int,
         typer.Option(help="Number that rows and permutations are drawn from: the same gives the same page."),
     ] = 0,
-    split: SplitName = "test",
+    split: SplitName = None,
     output: Annotated[
         Path | None, typer.Option("--out", help="The page; default: explanation.html in the run's folder.")
     ] = None,
@@ -82,7 +82,7 @@ def explain(
         except SettingError as error:
             fail(str(error), 2)
     page.write_text(explanation_page(subject, found), encoding="utf-8")
-    tree = {"run": run.name, "model": subject.run.record["model"], "split": split, **found.tree()}
+    tree = {"run": run.name, "model": subject.run.record["model"], "split": subject.split, **found.tree()}
     page.with_suffix(".json").write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     if as_json:
         print_json({"report": str(page), **tree})

@@ -59,6 +59,12 @@ def import_(
         with wants(ContractError):
             known = load_schema(schema)
     report = import_view(parquet, known, view, home / "store", redis_url, namespace, resume=not restart)
+    if report.ahead:
+        tell.print(
+            f"[bold yellow]warning[/]: {report.ahead:,} rows are dated more than a day ahead of now, so they "
+            f"count as fresh until then; is that what view {view}'s event time means?",
+            soft_wrap=True,
+        )
     if as_json:
         print_json(asdict(report))
     else:
@@ -159,5 +165,6 @@ def import_view(
             url,
             namespace=namespace,
             resume=resume,
+            now_s=datetime.now(UTC).timestamp(),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

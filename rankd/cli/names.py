@@ -24,6 +24,8 @@ __all__ = [
     "unknown",
 ]
 
+_NEAR = 0.5  # two letters of four that changed places still say what was meant
+
 # What `--help` says without importing torch; a test holds it to the registry.
 ARCHITECTURES = (
     "mlcc",
@@ -44,7 +46,7 @@ ARCHITECTURES = (
 
 def unknown(option: str, name: str, known: Sequence[str], what: str) -> NoReturn:
     """Leave with exit code 2; `what` says what the known names are."""
-    near = difflib.get_close_matches(name, known, 1)
+    near = difflib.get_close_matches(name, known, 1, _NEAR)
     guess = f"did you mean '{near[0]}'? " if near else ""
     fail(f"{option} {name}: unknown; {guess}{what}: {', '.join(known)}", 2)
 

@@ -22,7 +22,7 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--out", help="The page; default: report.html in the run's folder.")
     ] = None,
-    split: SplitName = "test",
+    split: SplitName = None,
     by: Annotated[
         list[str] | None,
         typer.Option("--by", help="Also by the values of this field or column; may be given several times."),
@@ -45,7 +45,7 @@ def write_report(
     examples: Path,
     page: Path,
     *,
-    split: str = "test",
+    split: str | None = None,
     by: list[str] | None = None,
     shuffles: int = 5,
     resamples: int = 300,

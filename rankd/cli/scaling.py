@@ -26,7 +26,7 @@ from rankd.cli.chosen import (
     settings_for,
 )
 from rankd.cli.data import Root
-from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
+from rankd.cli.screen import HOME, STOPPED, Home, JsonFlag, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError
 
 __all__ = ["scaling"]
@@ -102,7 +102,7 @@ def scaling(
             except SettingError as error:
                 fail(str(error), 2)
             except KeyboardInterrupt:
-                fail("stopped; the same command goes on where this one was", 130)
+                fail("stopped; the same command goes on where this one was", STOPPED)
             finally:
                 kept.unlink(missing_ok=True)
     words = ["rankd", "scaling", *rows.words, "--model", model, "--seeds", seeds]

@@ -56,7 +56,9 @@ def infer(
     if output is None:
         out.print(proposal.text, soft_wrap=True, markup=False, end="")
         return
-    output.write_text(proposal.text, encoding="utf-8")
+    with wants():
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(proposal.text, encoding="utf-8")
     command = f"rankd train --examples {examples} --schema {output}"
     tell.print(f"{output}: read it, then run `{command}`", soft_wrap=True)
 

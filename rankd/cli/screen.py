@@ -25,6 +25,7 @@ from rich.progress import (
 __all__ = [
     "EXTRAS",
     "HOME",
+    "STOPPED",
     "Home",
     "JsonFlag",
     "RedisUrl",
@@ -90,6 +91,9 @@ EXTRAS = {
 _FILES = {"ray": "training/requirements-ray.txt"}
 
 
+STOPPED = 128 + 2  # as shells say of a process that SIGINT ended
+
+
 def fail(message: str, code: int = 1) -> NoReturn:
     """Say what went wrong and leave with an exit code."""
     tell.print(f"[bold red]error[/]: {escape(message)}", soft_wrap=True)
@@ -117,7 +121,7 @@ def split_pair(option: str, pair: str, example: str) -> tuple[str, str]:
 def wants(*errors: type[Exception]) -> Iterator[None]:
     """Turn expected errors into one line, and a missing extra into the command that installs it.
 
-    What the machine refuses (a folder that may not be written, a full disk) is expected too.
+    What the machine refuses (a folder that may not be written, a full disk) is expected too, and Ctrl-C.
     """
     try:
         yield
@@ -130,6 +134,8 @@ def wants(*errors: type[Exception]) -> Iterator[None]:
         fail(f"this needs {missing}, which is not installed; run: pip install 'rankd[{EXTRAS[missing]}]'")
     except errors as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        fail("stopped", STOPPED)
     except BrokenPipeError:  # whoever read our output has gone
         raise
     except OSError as error:

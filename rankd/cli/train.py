@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from rankd.cli.chosen import SCHEMA_FILE, SetPairs, SettingsFile, merged, settings_files, settings_of
+from rankd.cli.chosen import (
+    SCHEMA_FILE,
+    SetPairs,
+    SettingsFile,
+    check_there,
+    merged,
+    settings_files,
+    settings_of,
+)
 from rankd.cli.data import Root
 from rankd.cli.names import ARCHITECTURES, check_architecture
 from rankd.cli.report import REPORT, write_report
 from rankd.cli.runs import export_command, remember
-from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
+from rankd.cli.screen import HOME, STOPPED, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
@@ -116,6 +124,7 @@ def train(
         examples, schema = folder / "examples.parquet", schema_of(data)
     assert examples is not None
     assert schema is not None
+    check_there(examples, schema)
     output = output or free_folder(home / "runs", model)
     tracked = _tracked(mlflow, mlflow_experiment, output)
     result = run_training(examples, schema, model, output, data=data, chosen=chosen, ray=ray, tracked=tracked)
@@ -191,15 +200,18 @@ def _watched(
     work: Callable[[Progress], RunResult], output: Path, tracked: MlflowRun | None = None
 ) -> RunResult:
     """Work with progress on the screen and the metrics after it; Ctrl-C says how to go on."""
-    from rankd_training.errors import TrainingError
+    from rankd_training.errors import SettingError, TrainingError
     from rankd_training.progress import RichProgress, Together
     from rankd_training.recipes.report import render_metrics
 
-    try:
-        with wants(TrainingError, ContractError), _failing(tracked), RichProgress(tell) as progress:
-            result = work(progress if tracked is None else Together(progress, tracked))
-    except KeyboardInterrupt:
-        fail(f"stopped; go on with: rankd train --resume {output}", 130)
+    with wants(TrainingError, ContractError), _failing(tracked):
+        try:
+            with RichProgress(tell) as progress:
+                result = work(progress if tracked is None else Together(progress, tracked))
+        except SettingError as error:
+            fail(str(error), 2)
+        except KeyboardInterrupt:
+            fail(f"stopped; go on with: rankd train --resume {output}", STOPPED)
     tell.print(f"rows split by {result.record.split_by}", soft_wrap=True)
     tell.print(render_metrics(result))
     _say_calibration(result.folder)

@@ -27,7 +27,7 @@ from rankd.cli.chosen import (
     settings_for,
 )
 from rankd.cli.data import Root
-from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, spare, tell, wants
+from rankd.cli.screen import HOME, STOPPED, Home, JsonFlag, fail, out, print_json, spare, tell, wants
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def tune(
             except SettingError as error:
                 fail(str(error), 2)
             except KeyboardInterrupt:
-                fail("stopped; the same command goes on where this one was", 130)
+                fail("stopped; the same command goes on where this one was", STOPPED)
         best, tried = study.best(), study.tried()
     chosen = study.settings(best)
     place = output or study.folder / "best.yaml"

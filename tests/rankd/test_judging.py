@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -64,6 +66,88 @@ def test_evaluate_gives_the_runs_own_metrics_and_slices(place: Path) -> None:
     assert "by hour" in text
     said = CliRunner().invoke(app, [*map(str, asked), "--by", "hours"]).stderr
     assert "'hours'; did you mean 'hour'? fields:" in said
+
+
+def test_rows_of_another_file_are_judged_whole_unless_they_say_what_they_are_for(
+    place: Path, tmp_path: Path
+) -> None:
+    table = examples_table()
+    pq.write_table(table.drop(["split"]).slice(0, 300), tmp_path / "new.parquet")
+    judged = ("evaluate", place / "run", "--resamples", "5")
+    found = json.loads(rankd(*judged, "--examples", tmp_path / "new.parquet", "--json"))
+    assert (found["split"], found["rows"], found["trained_on_this_file"]) == ("all", 300, False)
+    assert found["slices"] == {}, "nothing in them was learned from"
+    dealt = CliRunner().invoke(
+        app, [*map(str, judged), "--examples", str(tmp_path / "new.parquet"), "--split", "valid"]
+    )
+    assert "not the examples that the run was trained on" in dealt.stderr
+    assert "they were dealt out anew" in dealt.stderr
+    only = table.filter(np.array(table["split"].to_pylist()) == "test")
+    pq.write_table(only, tmp_path / "test.parquet")
+    found = json.loads(rankd(*judged, "--examples", tmp_path / "test.parquet", "--json"))
+    assert (found["split"], found["rows"]) == ("test", only.num_rows)
+    problem = refused(*judged, "--examples", tmp_path / "test.parquet", "--split", "valid", code=1)
+    assert f"has no row of 'valid' (column 'split'), but {only.num_rows} of test; `all`" in problem
+
+
+def test_compare_leaves_a_table_of_other_models_alone_and_hands_on_warnings(
+    place: Path, tmp_path: Path
+) -> None:
+    settings = tmp_path / "short.yaml"
+    settings.write_text("dnn: {epochs: 3, learning_rate: 3e-3, batch_size: 64}\n")
+    asked = ("compare", *rows(place), "--seeds", "1", "--settings", settings, "--home", tmp_path)
+    asked += ("--resamples", "5")
+    rankd(*asked, "--models", "dnn,popularity")
+    page = tmp_path / "results" / "examples.md"
+    assert "## Warnings" in page.read_text()
+    assert "dnn: the last of 3 epochs was the best so far" in page.read_text()
+    said = CliRunner().invoke(app, [*map(str, asked), "--models", "dnn,popularity"])
+    assert "training ended too early" in " ".join(said.stderr.split())
+    before = page.read_bytes()
+    assert "has popularity too, which would be lost; choose another --name" in refused(
+        *asked, "--models", "dnn"
+    )
+    assert page.read_bytes() == before
+    rankd(*asked, "--models", "dnn", "--name", "alone")
+    page.with_suffix(".json").write_text("[]")
+    assert "is no table of `rankd compare`" in refused(*asked, "--models", "dnn")
+
+
+def test_files_of_a_folder_may_differ_in_width_of_their_numbers(place: Path, tmp_path: Path) -> None:
+    table, parts = examples_table(), tmp_path / "parts"
+    parts.mkdir()
+    at = table.schema.get_field_index("age")
+    narrow = table.schema.field(at).with_type(pa.int32())
+    pq.write_table(table.slice(0, 700), parts / "a.parquet")
+    pq.write_table(table.slice(700).cast(table.schema.set(at, narrow)), parts / "b.parquet")
+    given = ("--examples", parts)
+    found = json.loads(rankd("evaluate", place / "run", *given, "--by", "age", "--resamples", "5", "--json"))
+    assert len(found["slices"]["age"]["click"]) > 1
+    schema = ("--schema", place / "schema.yaml")
+    tune = ("tune", *given, *schema, "--model", "dnn", "--space", place / "space.yaml", "--trials", "1")
+    assert json.loads(rankd(*tune, "--home", tmp_path, "--json"))["best"]["state"] == "done"
+    rankd("schema", "infer", parts, "--label", "clicked", "-o", tmp_path / "new" / "schema.yaml")
+    pq.write_table(table.slice(700).rename_columns(["clicked", *table.column_names[1:]]), parts / "c.parquet")
+    for verb in (("schema", "infer", parts), ("train", *given, *schema)):
+        assert "c.parquet, column 'clicked': 2 columns have this name" in refused(*verb, code=1)
+
+
+def test_text_in_another_encoding_is_named_by_its_row(place: Path, tmp_path: Path) -> None:
+    table = examples_table()
+    tags: Any = table["tags"].combine_chunks()
+    values = [text.encode() for text in tags.flatten().to_pylist()]
+    values[801] = "Köln".encode("latin-1")
+    wrong = pa.Array.from_buffers(pa.string(), len(values), pa.array(values, pa.binary()).buffers())
+    lists = pa.ListArray.from_arrays(tags.offsets, wrong)
+    table = table.set_column(table.schema.get_field_index("tags"), "tags", lists)
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=300)
+    given = ("--examples", tmp_path / "rows.parquet")
+    for verb in (
+        ("schema", "infer", tmp_path / "rows.parquet", "--label", "clicked"),
+        ("train", *given, "--schema", place / "schema.yaml", "--output", tmp_path / "run"),
+        ("evaluate", place / "run", *given),
+    ):
+        assert "rows.parquet, column 'tags', row 802: expected text in UTF-8" in refused(*verb, code=1)
 
 
 def test_evaluate_writes_what_was_said_of_each_row(place: Path) -> None:
@@ -226,6 +310,11 @@ def test_scaling_writes_a_page_and_the_fits(place: Path) -> None:
         ("compare --models lr,lr --data movielens-synthetic", 2, "twice"),
         ("compare --models lr --examples x --schema y", 2, "no such file"),
         ("compare --models lr,nobody --data movielens-synthetic", 2, "mlcc"),
+        ("train --model mcll --data movielens-synthetic", 2, "did you mean 'mlcc'?"),
+        ("train --examples x.parquet --schema y.yaml", 2, "x.parquet: there is no such file"),
+        ("train --data movielens-synthetic --split 80/10/20", 2, "percent that sum to 110"),
+        ("train --data movielens-synthetic --set epoch=3", 2, "epochs"),
+        ("compare --models lr --name ../x --data movielens-synthetic", 2, "the name of two files"),
         ("compare --models lr,mlc --data movielens-synthetic", 2, "did you mean 'mlcc'?"),
         ("compare --models lr --seeds 1,1 --data movielens-synthetic", 2, "--seeds"),
         ("compare --models lr --data no-such-data", 1, "movielens-100k"),
@@ -259,7 +348,7 @@ def test_no_verb_writes_over_what_it_reads(what: str, place: Path) -> None:
     assert (place / what).read_bytes() == before
 
 
-def refused(*arguments: str | Path) -> str:
+def refused(*arguments: str | Path, code: int = 2) -> str:
     result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == code, result.output
     return " ".join(result.stderr.split())

@@ -128,7 +128,7 @@ class UnknownModel(SettingError):
     """No model has the name asked for."""
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        near = difflib.get_close_matches(name, known, 1)
+        near = difflib.get_close_matches(name, known, 1, 0.5)
         hint = f"did you mean '{near[0]}'? " if near else ""
         super().__init__(f"no model is called {name!r}; {hint}known: {', '.join(known)}")
         self.name = name

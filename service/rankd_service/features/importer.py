@@ -33,13 +33,16 @@ from rankd_service.features.view_file import ViewFile
 __all__ = ["ImportReport", "import_rows"]
 
 _TIMEOUT_S = 30.0
+_DAY_MS = 86_400_000
+_YEAR_10000_S = 253_402_300_800.0
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
     """What the store has now: rows, of which an earlier import wrote the first `resumed_at`, and their bytes.
 
-    And what this one took: seconds, rows written a second, and nulls by field in the rows it wrote.
+    And what this one took: seconds, rows written a second, and nulls by field in the rows it wrote. `ahead`
+    of these are dated more than a day after `now_s`, and so count as fresh for longer than they are.
     """
 
     rows: int
@@ -48,6 +51,7 @@ class ImportReport:
     seconds: float
     rows_per_s: float
     nulls: Mapping[str, int]
+    ahead: int
 
 
 def import_rows(  # noqa: PLR0913  # options are passed by name
@@ -61,6 +65,7 @@ def import_rows(  # noqa: PLR0913  # options are passed by name
     batch_rows: int = 16_384,
     progress: Callable[[int, int], None] | None = None,
     resume: bool = True,
+    now_s: float = _YEAR_10000_S,
 ) -> ImportReport:
     """Write one row an entity, under the keys the service reads. `progress` gets rows done and rows in all.
 
@@ -73,7 +78,8 @@ def import_rows(  # noqa: PLR0913  # options are passed by name
     """
     started = time.perf_counter()
     with _errors_in(parquet), ViewFile(parquet, view, batch_rows) as file:
-        hashes, packer = file.hashes(), _Packer(schema, view)
+        hashes, packer, ahead = file.hashes(), _Packer(schema, view), 0
+        tomorrow_ms = int(1000 * now_s) + _DAY_MS
         prefix, ttl_ms = key_prefix(namespace, schema, view), None if ttl_s is None else _ms(ttl_s)
         with closing(open_bulk(url, _TIMEOUT_S)) as store:
             mark = ImportMark(store, namespace, schema, view, f"{file_digest(parquet)} {ttl_ms}")
@@ -82,6 +88,7 @@ def import_rows(  # noqa: PLR0913  # options are passed by name
                 progress(done, len(hashes))
             for batch in file.batches(first):
                 times_ms = file.event_times_ms(batch, done)
+                ahead += int((times_ms > tomorrow_ms).sum())
                 rows = packer.pack(batch, hashes[done : done + len(batch)], times_ms, done)
                 store.drain()
                 mark.note(done)  # now that they are acknowledged
@@ -96,7 +103,7 @@ def import_rows(  # noqa: PLR0913  # options are passed by name
     seconds = time.perf_counter() - started
     nulls = {field.name: packer.nulls[field.name] for field in view.fields}
     written = done - first
-    return ImportReport(done, first, done * packer.row_bytes, seconds, written / seconds, nulls)
+    return ImportReport(done, first, done * packer.row_bytes, seconds, written / seconds, nulls, ahead)
 
 
 def _first_row(mark: ImportMark, rows: int) -> int:

@@ -5,6 +5,7 @@ Rows are counted from 0 over the whole file wherever one is named.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rankd_contract.arrow_text import misencoded
 from rankd_contract.columns import Column
 from rankd_contract.errors import SchemaMismatch, ValueTypeError
 from rankd_contract.hashing import Strings, hash_strings, salt
@@ -38,9 +40,12 @@ class ViewFile:
         self._path, self._view, self._batch_rows = path, view, batch_rows
         try:
             self._file = pq.ParquetFile(path)
+        except FileNotFoundError as error:
+            raise StartupFailed(f"{path}: there is no such file") from error
         except (OSError, pa.ArrowException) as error:
             raise StartupFailed(f"{path}: cannot be read as a Parquet file: {error}") from error
         try:
+            self._check_names()
             self._check_columns()
         except BaseException:
             self._file.close()
@@ -112,6 +117,11 @@ class ViewFile:
         view = self._view
         return list(dict.fromkeys([view.key, view.event_time, *(f.source for f in view.fields)]))
 
+    def _check_names(self) -> None:
+        for name, columns in Counter(self._file.schema_arrow.names).items():
+            if columns > 1:
+                raise SchemaMismatch(f"{self._path}: {columns} columns are called {name}; rename them")
+
     def _check_columns(self) -> None:
         found = self._file.schema_arrow
         absent = [name for name in self._columns() if name not in found.names]
@@ -164,6 +174,7 @@ class ViewFile:
         batches = self._file.iter_batches(
             batch_size=self._batch_rows, row_groups=groups, columns=list(dict.fromkeys(columns))
         )
+        first_row = sum(self._file.metadata.row_group(group).num_rows for group in range(min(groups or [0])))
         while True:
             try:
                 batch = next(batches, None)
@@ -171,7 +182,11 @@ class ViewFile:
                 raise StartupFailed(f"{self._path}: the Parquet file is damaged: {error}") from error
             if batch is None:
                 return
+            if (found := misencoded(batch)) is not None:
+                name, row = found
+                raise ValueTypeError(name, first_row + row, "text in UTF-8", "another encoding")
             yield batch
+            first_row += len(batch)
 
 
 def _as_text(column: Any) -> Any:

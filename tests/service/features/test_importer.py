@@ -317,9 +317,34 @@ def test_missing_columns_are_named_beside_those_there_are(server: Valkey, tmp_pa
 
 def test_a_file_that_is_no_parquet_is_refused(server: Valkey, tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 not really")
-    for path in (tmp_path / "x.parquet", tmp_path / "missing.parquet", tmp_path):
+    for path in (tmp_path / "x.parquet", tmp_path):
         with pytest.raises(StartupFailed, match="cannot be read as a Parquet file"):
             import_rows(path, EXAMPLE, ITEMS, server.url)
+    with pytest.raises(StartupFailed, match=r"missing.parquet: there is no such file"):
+        import_rows(tmp_path / "missing.parquet", EXAMPLE, ITEMS, server.url)
+
+
+def test_two_columns_of_one_name_and_text_in_another_encoding_are_refused(
+    server: Valkey, tmp_path: Path
+) -> None:
+    table = pa.table(items(3000))
+    pq.write_table(table.append_column("title", table["title"]), tmp_path / "twice.parquet")
+    with pytest.raises(SchemaMismatch, match=r"twice.parquet: 2 columns are called title; rename them"):
+        import_rows(tmp_path / "twice.parquet", EXAMPLE, ITEMS, server.url)
+    titles = [str(text).encode() for text in table["title"].to_pylist()]
+    titles[2001] = "Köln".encode("latin-1")
+    wrong = pa.Array.from_buffers(pa.string(), 3000, pa.array(titles, pa.binary()).buffers())
+    path = written(tmp_path, items(3000, title=wrong), row_group_size=700)
+    with pytest.raises(ValueTypeError, match=r"field 'title', row 2001: expected text in UTF-8"):
+        import_rows(path, EXAMPLE, ITEMS, server.url, batch_rows=500)
+
+
+def test_rows_dated_far_ahead_are_counted(server: Valkey, tmp_path: Path) -> None:
+    times = pa.array([NOON_S, NOON_S + 86_400, NOON_S + 86_401])
+    report = import_rows(
+        written(tmp_path, items(3, event_time=times)), EXAMPLE, ITEMS, server.url, now_s=NOON_S
+    )
+    assert report.ahead == 1
 
 
 def test_a_parquet_file_that_is_damaged_is_refused(server: Valkey, tmp_path: Path) -> None:

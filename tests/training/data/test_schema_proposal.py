@@ -11,7 +11,7 @@ import pytest
 
 from rankd_contract.schema import Entity, FeatureSchema, Kind, TransformKind
 from rankd_contract.schema_file import parse_schema
-from rankd_training.data import schema_proposal
+from rankd_training.data import sampled_rows
 from rankd_training.data.schema_proposal import Roles, SchemaProposal, propose_schema
 from rankd_training.errors import ExamplesError
 from rankd_training.recipes import ctr
@@ -93,7 +93,7 @@ def test_every_column_is_a_field_of_its_kind_or_says_why_not(tmp_path: Path) -> 
         "# broken?: the same in every row looked at (x)",
         "# nothing: null in every row looked at, null in 100.0%",
         "# where: no field reads columns of type struct<x: int64>; cast it",
-        "null in 2.0%",
+        "a measure with a long tail, null in ",
         "# brand: text, 280 values, hashed into 2,048 buckets",
     ):
         assert why in text
@@ -189,10 +189,10 @@ def test_a_label_nobody_named_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_long_file_is_sampled_all_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema_proposal, "SAMPLE_ROWS", 40_000)
+    monkeypatch.setattr(sampled_rows, "SAMPLE_ROWS", 40_000)
     table = pa.table({"x": np.arange(100_000) // 5000, "label": np.arange(100_000) % 2})
     text, schema = proposed(tmp_path, table)
-    assert "of 100,000 rows" in text
+    assert "rows.parquet has 100,000 rows" in text
     vocabulary = schema.fields["x"].vocabulary
     assert vocabulary is not None
     assert max(map(int, vocabulary)) > 15
@@ -249,3 +249,97 @@ def test_decimals_are_measures_and_milliseconds_are_named(tmp_path: Path) -> Non
     assert schema.fields["price"].kind is Kind.NUMERIC
     assert "# clicked_at: a time in milliseconds" in text
     assert "clicked_at" not in {field.source for field in schema.fields.values()}
+
+
+def with_columns(**more: Any) -> pa.Table:
+    table = interactions()
+    for name, values in more.items():
+        table = table.append_column(name.replace("__", " "), pa.array(values))
+    return table
+
+
+def test_names_that_yaml_or_a_schema_could_misread_are_read_back(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    names = [
+        "yes",
+        "null",
+        "1e3",
+        "a b",
+        "a/b",
+        "a_b",
+        "new\nline",
+        "x" * 100,
+        "x" * 101,
+        "seen_at_hour",
+        "- {",
+    ]
+    table = interactions().rename_columns({"click": "clicked?", "user_id": "user_id"})
+    for name in names:
+        table = table.append_column(name, pa.array(rng.integers(0, 5, N)))
+    text, schema = proposed(tmp_path, table, labels=("clicked?",))
+    assert {field.source for field in schema.fields.values()} >= {*names, "user_id", "seen_at"}
+    assert [task.label for task in schema.tasks] == ["clicked?"]
+    fields = {field.source: name for name, field in schema.fields.items()}
+    assert (fields["yes"], fields["a_b"], fields["seen_at_hour"]) == ("yes", "a_b", "seen_at_hour")
+    (tmp_path / "schema.yaml").write_text(text)
+    ctr.train(
+        TrainSettings(tmp_path / "rows.parquet", tmp_path / "schema.yaml", tmp_path / "run", "lr", epochs=1)
+    )
+
+
+def test_what_is_learned_from_the_rows_is_learned_from_training_rows_alone(tmp_path: Path) -> None:
+    split = np.array(["train", "train", "valid", "test"])[np.arange(N) % 4]
+    colour = np.where(split == "train", "red", np.where(split == "test", "blue", "green")).astype(object)
+    colour[0] = "white"
+    table = with_columns(split=split, colour=colour)
+    assert proposed(tmp_path, table)[1].fields["colour"].vocabulary == ("red", "white")
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for name in ("train", "valid", "test"):
+        pq.write_table(table.filter(split == name).drop_columns("split"), folder / f"{name}.parquet")
+    text = propose_schema(folder, Roles(), name="rows").text
+    assert parse_schema(text).fields["colour"].vocabulary == ("red", "white")
+    assert f"{N // 2:,} training rows; parts has {N:,} rows" in text
+
+
+def test_a_missing_value_does_not_hide_whose_a_column_is(tmp_path: Path) -> None:
+    table = interactions()
+    user = table["user_id"].to_numpy()
+    city = pa.array([None if k % 7 == 0 else f"city-{user[k] % 9}" for k in range(N)])
+    _, schema = proposed(tmp_path, table.append_column("city", city))
+    assert "city" in {field.name for field in schema.of(Entity.USER)[0].fields}
+
+
+def test_what_names_a_row_or_is_broken_is_no_field_and_it_is_said(tmp_path: Path) -> None:
+    found = proposal(
+        tmp_path,
+        with_columns(
+            impression_id=[f"i-{k}" for k in range(N)],
+            order_id=np.arange(N) * 3,
+            amount=np.random.default_rng(1).permutation(N) * 7,
+            shop_id=[None if k % 5 == 0 else float(k % 40) for k in range(N)],
+            shown=[f"2024-01-{1 + k % 28:02} 12:00:00" for k in range(N)],
+        ),
+    )
+    fields = {field.source for field in parse_schema(found.text).fields.values()}
+    assert not fields & {"impression_id", "order_id", "shop_id", "shown"}
+    assert "amount" in fields, "a number may be another one in each row"
+    assert "impression_id, order_id: another value in each row, so no field" in found.notes
+    assert any(note.startswith("shop_id: whole numbers stored as fractions") for note in found.notes)
+    assert "# shown: a time as text; store it as a timestamp" in found.text
+
+
+def test_ids_that_are_none_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    table = interactions()
+    broken = pa.array([None if k == 5 else float(k % 300) for k in range(N)])
+    at = table.column_names.index("item_id")
+    with pytest.raises(
+        ExamplesError, match=r"column 'item_id': an id is .* of double; cast it to int64, which"
+    ):
+        proposed(tmp_path, table.set_column(at, "item_id", broken).drop_columns("recent"))
+    with pytest.raises(ExamplesError, match="column 'country': is named as the user's id and as the item's"):
+        proposed(tmp_path, user="country", item="country")
+    found = proposal(tmp_path, ignore=("user_id",))
+    assert len(parse_schema(found.text).views) == 1, "what is ignored is nobody's id either"
+    found = proposal(tmp_path, with_columns(member_id=np.arange(N) % 50), item="user_id")
+    assert [view.key for view in parse_schema(found.text).stored_views] == ["member_id", "user_id"]

@@ -16,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Proposal", "is_id_name", "is_time", "propose_field"]
+from rankd_training.data.field_names import quoted
+
+__all__ = ["Proposal", "is_broken_id", "is_id_name", "is_time", "propose_field"]
 
 _MOST_VALUES = 256  # a longer vocabulary is nobody's to read
 _MOST_LEVELS = 32
@@ -26,11 +28,11 @@ _EDGES = 20
 _LONGEST_LIST = 50
 _HEAVY_TAIL = 5.0  # standard deviations between mean and maximum
 _FEW_LEVELS = 2
+_FEW_TEXTS = 1000
 _YEARS_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
 _ID_NAME = re.compile(r"(^|_)(id|ids|uid|code|key|hash|zip|zipcode|ip)(_\d+)?$|[a-z]Id$", re.IGNORECASE)
 _TIME_NAME = re.compile(r"(^|_)(time|timestamp|ts|at|date)($|_)", re.IGNORECASE)
 _HISTORY_NAME = re.compile(r"(^|_)(recent|last|hist|history|seq|sequence|clicked|viewed)", re.IGNORECASE)
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,64 +67,102 @@ def is_id_name(name: str) -> bool:
     return _ID_NAME.search(name) is not None
 
 
-def propose_field(name: str, column: Any, *, shares: str | None = None) -> Proposal:
+def is_broken_id(name: str, column: Any) -> bool:
+    """Whether a column is called as ids are and has whole numbers as fractions, as tools do with nulls."""
+    if not pa.types.is_floating(column.type) or not is_id_name(name):
+        return False
+    seen: Any = column.drop_null()
+    return len(seen) > 0 and bool(pc.all(pc.equal(pc.floor(seen), seen)).as_py())
+
+
+def propose_field(name: str, column: Any, *, called: str, shares: str | None = None) -> Proposal:
     """Propose a field for a column (Arrow, dictionaries decoded, not chunked).
 
     Args:
-        name: of the column; a field has it too, with other characters for those that names cannot hold.
+        name: of the column.
         column: its values, or a sample of them.
+        called: what the field is called; more are called so and `_hour`, and so on.
         shares: the field whose table a list of its ids should use, if it is one.
     """
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     kind, seen = column.type, column.drop_null()
-    if not len(seen):
-        return Proposal((), "null in every row looked at")
-    if _is_milliseconds(name, column):
-        return Proposal(
-            (), "a time in milliseconds; store it in seconds, or as a timestamp, to have its hour"
-        )
+    unfit = _unfit(name, column, seen)
+    if unfit is not None:
+        return Proposal((), unfit)
     if is_time(name, column):
         derived = ("hour_of_day", "day_of_week")
         fields = tuple(
-            _field(f"{name}_{d.split('_')[0]}", name, kind="categorical", derive=d) for d in derived
+            _field(f"{called}_{d.split('_')[0]}", name, kind="categorical", derive=d) for d in derived
         )
         return Proposal(fields, "a time: its hour and weekday")
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return _list(name, seen, shares)
-    if pa.types.is_nested(kind) or str(kind) == "uint64":
-        return Proposal((), f"no field reads columns of type {kind}; cast it")
+        return _list(name, called, seen, shares)
     values = seen.unique()
     if len(values) < _FEW_LEVELS:
         return Proposal((), f"the same in every row looked at ({_shown(values[0].as_py())})")
     if pa.types.is_boolean(kind):
-        return Proposal(
-            (_field(name, kind="categorical", dtype="bool", vocabulary=[False, True]),), "true or false"
-        )
+        field = _field(called, name, kind="categorical", dtype="bool", vocabulary=[False, True])
+        return Proposal((field,), "true or false")
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return _lookup(name, "string", values, "text")
+        return _lookup(name, called, "string", values, "text")
     if pa.types.is_integer(kind):
-        return _integer(name, seen, values)
-    if pa.types.is_floating(kind):
-        return _measure(name, seen)
-    return Proposal((), f"no field reads columns of type {kind}; cast it")
+        return _integer(name, called, seen, values)
+    return _measure(name, called, seen)
 
 
-def _lookup(name: str, dtype: str, values: Any, what: str) -> Proposal:
+def _unfit(name: str, column: Any, seen: Any) -> str | None:
+    """Say why a column can be no field as it is stored, and what to do; None where it can."""
+    kind = column.type
+    if not len(seen):
+        return "null in every row looked at"
+    if _is_milliseconds(name, column):
+        return "a time in milliseconds; store it in seconds, or as a timestamp, to have its hour"
+    if _is_written_time(kind, seen):
+        return "a time as text; store it as a timestamp to have its hour and weekday"
+    if is_broken_id(name, column):
+        return "whole numbers stored as fractions; cast it to int64, which may have nulls"
+    if not _is_read(kind):
+        return f"no field reads columns of type {kind}; cast it"
+    return None
+
+
+def _is_read(kind: pa.DataType) -> bool:
+    """Whether any field reads a type. Unsigned numbers of 64 bits may be larger than fields hold."""
+    of = pa.types
+    if of.is_list(kind) or of.is_large_list(kind) or of.is_timestamp(kind) or of.is_boolean(kind):
+        return True
+    text = of.is_string(kind) or of.is_large_string(kind)
+    return text or of.is_floating(kind) or (of.is_integer(kind) and not of.is_uint64(kind))
+
+
+def _is_written_time(kind: pa.DataType, seen: Any) -> bool:
+    """Whether text says when, as `2024-01-31 12:00:00` does."""
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return False
+    few = seen.slice(0, _FEW_TEXTS)
+    try:
+        few.cast(pa.timestamp("us", "UTC" if few[0].as_py()[-1:] == "Z" else None))
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _lookup(name: str, called: str, dtype: str, values: Any, what: str) -> Proposal:
     if len(values) <= _MOST_VALUES:
         vocabulary = sorted(values.to_pylist())
-        field = _field(name, kind="categorical", dtype=dtype, vocabulary=vocabulary)
+        field = _field(called, name, kind="categorical", dtype=dtype, vocabulary=vocabulary)
         return Proposal((field,), f"{what}, {len(values)} values")
     buckets = _buckets(len(values))
-    field = _field(name, kind="categorical", dtype=dtype, hash=buckets)
+    field = _field(called, name, kind="categorical", dtype=dtype, hash=buckets)
     return Proposal((field,), f"{what}, {len(values):,} values, hashed into {buckets:,} buckets")
 
 
-def _integer(name: str, seen: Any, values: Any) -> Proposal:
+def _integer(name: str, called: str, seen: Any, values: Any) -> Proposal:
     value_v = values.to_numpy(zero_copy_only=False).astype(np.float64)
     dense = np.ptp(value_v) < _SPARSE * len(value_v)
     if is_id_name(name) or (dense and len(value_v) <= _MOST_VALUES) or len(value_v) == _FEW_LEVELS:
-        return _lookup(name, "int64", values, "whole numbers")
+        return _lookup(name, called, "int64", values, "whole numbers")
     number_n = np.sort(seen.to_numpy(zero_copy_only=False).astype(np.float64))
     # One value (zero, mostly) may fill more than a part: it gets its own, and the others are cut evenly.
     starts = np.flatnonzero(np.r_[True, np.diff(number_n) > 0])
@@ -132,11 +172,11 @@ def _integer(name: str, seen: Any, values: Any) -> Proposal:
     after = others_n[others_n > usual][:1]
     edges = np.unique(np.concatenate([edges, [usual], after]))
     transform = {"bucketize": [int(edge) for edge in edges[edges > number_n[0]]]}
-    field = _field(name, kind="numeric", dtype="int64", transform=transform)
+    field = _field(called, name, kind="numeric", dtype="int64", transform=transform)
     return Proposal((field,), f"a count, {len(values):,} values, cut where each part has as many rows")
 
 
-def _measure(name: str, seen: Any) -> Proposal:
+def _measure(name: str, called: str, seen: Any) -> Proposal:
     number_n = seen.to_numpy(zero_copy_only=False).astype(np.float64)
     number_n = number_n[np.isfinite(number_n)]
     if not len(number_n) or number_n.std() == 0:
@@ -144,18 +184,18 @@ def _measure(name: str, seen: Any) -> Proposal:
     levels = np.unique(number_n.astype(np.float32))
     if len(levels) <= _MOST_LEVELS:  # codes, as they are stored where some are missing
         transform = {"bucketize": [float(str(level)) for level in levels[1:]]}
-        field = _field(name, kind="numeric", dtype="float32", transform=transform)
+        field = _field(called, name, kind="numeric", dtype="float32", transform=transform)
         return Proposal((field,), f"numbers, {len(levels)} values, a bucket each")
     middle = float(np.median(number_n))
     heavy = number_n.min() >= 0 and number_n.max() > number_n.mean() + _HEAVY_TAIL * number_n.std()
     scaled_n = np.log1p(number_n) if heavy else number_n
     standard = {"standard": {"mean": _short(scaled_n.mean()), "std": _short(scaled_n.std())}}
     steps: Any = ["log1p", standard] if heavy else standard
-    field = _field(name, kind="numeric", dtype="float32", default=_short(middle), transform=steps)
+    field = _field(called, name, kind="numeric", dtype="float32", default=_short(middle), transform=steps)
     return Proposal((field,), "a measure with a long tail" if heavy else "a measure")
 
 
-def _list(name: str, seen: Any, shares: str | None) -> Proposal:
+def _list(name: str, called: str, seen: Any, shares: str | None) -> Proposal:
     items = seen.flatten()
     kind = items.type
     if items.null_count or not (pa.types.is_integer(kind) or pa.types.is_string(kind)):
@@ -168,7 +208,7 @@ def _list(name: str, seen: Any, shares: str | None) -> Proposal:
     settings: dict[str, Any] = {"kind": "sequence" if history else "multi_value"}
     settings["dtype"] = "int64" if pa.types.is_integer(kind) else "string"
     settings |= {"shares": shares} if shares else {"hash": _buckets(len(items.unique()))}
-    field = _field(name, **settings, max_length=longest)
+    field = _field(called, name, **settings, max_length=longest)
     return Proposal(
         (field,),
         "a history; the first of a row count, so the newest must come first"
@@ -182,14 +222,9 @@ def _buckets(num_values: int) -> int:
     return int(min(max(64, 2 ** math.ceil(math.log2(4 * num_values))), _MOST_BUCKETS))
 
 
-def _field(name: str, source: str | None = None, **settings: Any) -> str:
+def _field(called: str, column: str, **settings: Any) -> str:
     """One line of YAML; JSON is YAML, and quotes what needs it."""
-    plain = name if _NAME.fullmatch(name) else re.sub(r"[^A-Za-z0-9_.-]", "_", f"f_{name}")[:64]
-    column = source or name
-    parts = [
-        f"name: {plain}",
-        *([f"source: {json.dumps(column, ensure_ascii=False)}"] if column != plain else []),
-    ]
+    parts = [f"name: {quoted(called)}", *([f"source: {quoted(column)}"] if column != called else [])]
     parts += [f"{key}: {_yaml(value)}" for key, value in settings.items()]
     return f"{{{', '.join(parts)}}}"
 

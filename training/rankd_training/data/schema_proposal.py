@@ -8,29 +8,26 @@ may be a second label is no field: it would tell a model in training what nobody
 from __future__ import annotations
 
 import difflib
-import json
-import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from rankd_training.data.field_proposal import is_id_name, is_time, propose_field
+from rankd_training.data.field_names import field_names, quoted
+from rankd_training.data.field_proposal import is_broken_id, is_id_name, is_time, propose_field
 from rankd_training.data.label_proposal import choose_labels, is_outcome_name, is_two_valued
-from rankd_training.data.libsvm import LISTS, LibsvmFile, entries_by_position
-from rankd_training.data.row_files import BATCH_ROWS, RowFile, open_rows
+from rankd_training.data.libsvm import LibsvmFile, entries_by_position
+from rankd_training.data.row_files import open_rows
+from rankd_training.data.sampled_rows import sampled_rows
 from rankd_training.data.splits import SPLIT
+from rankd_training.data.whose_columns import follows, holds_ids_of, names_rows, sides, whole
 from rankd_training.errors import ExamplesError
 
 __all__ = ["Roles", "SchemaProposal", "propose_schema"]
 
-SAMPLE_ROWS = 500_000
 _EVENT_TIME = "event_time"
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 # From the surest to the least sure.
 _USERS = (
     *(
@@ -91,16 +88,14 @@ class SchemaProposal:
 
 
 def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
-    """Look at (a sample of) the rows -> a schema file, with what was decided and what was left out.
+    """Look at (a sample of) the training rows -> a schema file, with what was decided and left out.
 
     Raises:
         ExamplesError: the file cannot be read, a column named is not there, a label that was named is not of
-            0 and 1, or no label can be told.
+            0 and 1, no label can be told, or a column of ids is not of whole numbers or text.
     """
     files = open_rows(path)
-    table = _sample(files)
-    if not table.num_rows:
-        raise ExamplesError(path, "has no rows")
+    table = sampled_rows(path, files)
     for column in (*roles.labels, *roles.ignore, *filter(None, (roles.user, roles.item))):
         if column not in table.column_names:
             near = difflib.get_close_matches(column, table.column_names, 1)
@@ -108,40 +103,63 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
             have = ", ".join(table.column_names)
             raise ExamplesError(path, f"no such column; {hint}the file has {have}", column=column)
     labels = choose_labels(path, table, roles.labels)
-    user = roles.user or _named(table, _USERS)
-    item = roles.item or _named(table, _ITEMS)
+    taken = {*labels, *roles.ignore, *filter(None, (roles.user, roles.item))}
+    user = roles.user or _named(table, _USERS, taken)
+    item = roles.item or _named(table, _ITEMS, taken)
+    _check_ids(path, table, user, item)
     rest = [c for c in table.column_names if c not in {SPLIT, *labels, *roles.ignore}]
     if any(isinstance(file, LibsvmFile) for file in files):
         rest = entries_by_position(rest)
     doubtful = _perhaps_labels(table, rest, user, item)
     rest = [c for c in rest if c not in doubtful]
+    called = field_names(rest)
     num_rows = sum(file.num_rows for file in files)
-    looked = f"{table.num_rows:,} of {num_rows:,}" if table.num_rows < num_rows else f"all {num_rows:,}"
     lines = [
-        f"# Proposed from {looked} rows of {path.name}. Read it before you trust it: what is known",
-        "# only after the event must not be a field, and what you know better than a guess belongs here.",
+        f"# Proposed from {table.num_rows:,} training rows; {_line(path.name)} has {num_rows:,} rows.",
+        "# Read it before you trust it: what is known only after the event must not be a field, and what",
+        "# you know better than a guess belongs here.",
         "rankd_schema: 1",
-        f"name: {name}",
+        f"name: {quoted(name)}",
         "views:",
     ]
+    keys = [c for c in rest if c not in {user, item} and names_rows(table[c])]
+    # Each row has its own: a model that looks it up has seen none of those that it is asked for.
+    own = [c for c in keys if is_id_name(c) or not pa.types.is_integer(table[c].type)]
     if user is None or item is None:
-        key = next((c for c in rest if _is_key(table[c])), None)
-        time = _event_time(table, rest, ())
+        key = next(iter((*own, *keys)), None)
+        views = _Views(table, called, None, _event_time(table, rest, ()))
         remark = "" if key else "No column tells the rows apart; `rankd features import` needs one."
-        columns = [c for c in rest if c != key]
-        lines += _view("row", "item", key or "id", table, columns, time=time, remark=remark)
+        columns = [c for c in rest if c not in {key, *own}]
+        lines += views.view("row", "item", key or "id", columns, remark)
     else:
-        sides, time = _sides(table, rest, user, item), _event_time(table, rest, (user, item))
-        lines += _view("user", "user", user, table, [user, *sides["user"]], item, time)
-        lines += _view("item", "item", item, table, [item, *sides["item"]], item, time)
-        lines += _view("context", "context", None, table, sides["context"], item) if sides["context"] else []
+        of = sides(table, [c for c in rest if c not in own], user, item)
+        views = _Views(table, called, item, _event_time(table, rest, (user, item)))
+        lines += views.view("user", "user", user, [user, *of["user"]])
+        lines += views.view("item", "item", item, [item, *of["item"]])
+        lines += views.view("context", "context", None, of["context"]) if of["context"] else []
+    lines += [f"# {_line(c)}: another value in each row, so it names the row: no field." for c in own]
     lines += _left_out(table, doubtful)
     lines.append("tasks:")
-    for label, reason in labels.items():
-        lines += [f"  # {label}: {reason}", f"  - {{name: {label}}}"]
+    for label, task in field_names(list(labels)).items():
+        source = f", label: {quoted(label)}" if task != label else ""
+        lines += [f"  # {_line(label)}: {labels[label]}", f"  - {{name: {quoted(task)}{source}}}"]
     kept = [c for c in rest if is_two_valued(table[c])]
-    notes = _notes(labels, doubtful, kept, sides=user is not None and item is not None)
-    return SchemaProposal("\n".join(lines) + "\n", (*_note_of_sides(table, rest, user, item), *notes))
+    said = _notes(labels, doubtful, kept, sides=user is not None and item is not None)
+    broken = [c for c in rest if is_broken_id(c, whole(table[c]))]
+    notes = (*_note_of_sides(table, rest, user, item), *said, *_notes_of_ids(own, broken))
+    return SchemaProposal("\n".join(lines) + "\n", notes)
+
+
+def _check_ids(path: Path, table: pa.Table, user: str | None, item: str | None) -> None:
+    if user is not None and user == item:
+        raise ExamplesError(path, "is named as the user's id and as the item's", column=user)
+    for column in filter(None, (user, item)):
+        kind = table[column].type
+        if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            problem = f"an id is a whole number or text, this column is of {kind}; cast it to int64"
+            if pa.types.is_floating(kind) and table[column].null_count:
+                problem += ", which may have nulls too"
+            raise ExamplesError(path, f"{problem}, or name another with --user and --item", column=column)
 
 
 def _perhaps_labels(table: pa.Table, columns: Sequence[str], user: str | None, item: str | None) -> list[str]:
@@ -152,7 +170,7 @@ def _perhaps_labels(table: pa.Table, columns: Sequence[str], user: str | None, i
     binary = [c for c in columns if c not in {user, item} and is_two_valued(table[c])]
     if user is None or item is None:
         return [c for c in binary if is_outcome_name(c)]
-    return [c for c in binary if not _follows(table, c, item) and not _follows(table, c, user)]
+    return [c for c in binary if not follows(table, c, item) and not follows(table, c, user)]
 
 
 def _left_out(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
@@ -160,7 +178,15 @@ def _left_out(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
         yield "# Left out: 0 or 1 in each row, so perhaps another label: no field."
         yield "# If it is one, use --label; if it is known before the event, put its line into a view."
     for column in columns:
-        yield from (f"#      - {field}" for field in propose_field(column, _whole(table[column])).fields)
+        found = propose_field(column, whole(table[column]), called=field_names([column])[column])
+        yield from (f"#      - {field}" for field in found.fields)
+
+
+def _notes_of_ids(own: Sequence[str], broken: Sequence[str]) -> Iterator[str]:
+    if own:
+        yield f"{', '.join(own)}: another value in each row, so no field"
+    for column in broken:
+        yield f"{column}: whole numbers stored as fractions, so no field; cast to int64, which may have nulls"
 
 
 def _notes(
@@ -193,111 +219,53 @@ def _note_of_sides(
 
 def _event_time(table: pa.Table, columns: Sequence[str], entities: Sequence[str]) -> str | None:
     """Return the first column that says when each event was; a time of a user or an item is none."""
-    times = (c for c in columns if is_time(c, _whole(table[c])))
-    return next((c for c in times if not any(_follows(table, c, entity) for entity in entities)), None)
+    times = (c for c in columns if is_time(c, whole(table[c])))
+    return next((c for c in times if not any(follows(table, c, entity) for entity in entities)), None)
 
 
-def _view(
-    name: str,
-    entity: str,
-    key: str | None,
-    table: pa.Table,
-    columns: Sequence[str],
-    item: str | None = None,
-    time: str | None = None,
-    remark: str = "",
-) -> Iterator[str]:
-    yield f"  - name: {name}"
-    yield f"    entity: {entity}"
-    if remark:
-        yield f"    # {remark}"
-    if key is not None:
-        yield f"    key: {_scalar(key)}"
-        yield "    # When a stored row was true; `rankd features import` needs this column in its file."
-        yield f"    event_time: {_scalar(time or _EVENT_TIME)}"
-    yield "    fields:"
-    for column in columns:
-        values = _whole(table[column])
-        shares = item if item is not None and _holds_ids_of(values, table[item]) else None
-        found = propose_field(column, values, shares=shares)
-        nulls = (
-            f", null in {table[column].null_count / table.num_rows:.1%}" if table[column].null_count else ""
-        )
-        yield f"      # {column}: {found.reason}{nulls}"
+@dataclass(frozen=True, slots=True)
+class _Views:
+    """Writes views: of which rows, how fields are called, whose ids the items' are, when events were."""
+
+    table: pa.Table
+    called: Mapping[str, str]
+    item: str | None
+    time: str | None
+
+    def view(
+        self, name: str, entity: str, key: str | None, columns: Sequence[str], remark: str = ""
+    ) -> Iterator[str]:
+        yield f"  - name: {name}"
+        yield f"    entity: {entity}"
+        if remark:
+            yield f"    # {remark}"
+        if key is not None:
+            yield f"    key: {quoted(key)}"
+            yield "    # When a stored row was true; `rankd features import` needs this column in its file."
+            yield f"    event_time: {quoted(self.time or _EVENT_TIME)}"
+        yield "    fields:"
+        for column in columns:
+            yield from self._field(column)
+
+    def _field(self, column: str) -> Iterator[str]:
+        values, item = whole(self.table[column]), self.item
+        shares = self.called[item] if item is not None and holds_ids_of(values, self.table[item]) else None
+        found = propose_field(column, values, called=self.called[column], shares=shares)
+        nulls = f", null in {values.null_count / len(values):.1%}" if values.null_count else ""
+        yield f"      # {_line(column)}: {found.reason}{nulls}"
         yield from (f"      - {field}" for field in found.fields)
-
-
-def _sides(table: pa.Table, columns: Sequence[str], user: str, item: str) -> dict[str, list[str]]:
-    sides: dict[str, list[str]] = {"user": [], "item": [], "context": []}
-    for column in columns:
-        if column in {user, item}:
-            continue
-        if _follows(table, column, item):
-            sides["item"].append(column)
-        elif _follows(table, column, user) or pa.types.is_nested(table[column].type):
-            # A list that changes from row to row is what a user did before: the user's, as of the event.
-            sides["user"].append(column)
-        else:
-            sides["context"].append(column)
-    return sides
-
-
-def _follows(table: pa.Table, column: str, entity: str) -> bool:
-    """Whether rows of one entity all have one value."""
-    values: Any = _whole(table[column])
-    if pa.types.is_list(values.type):
-        values = pc.binary_join(values.cast(pa.list_(pa.string())), "\x1f")
-    elif pa.types.is_nested(values.type):
-        return False
-    pairs = pa.table({"entity": _whole(table[entity]), "value": values})
-    num_pairs = pairs.group_by(["entity", "value"]).aggregate([]).num_rows
-    return num_pairs == len(_whole(table[entity]).unique()) < table.num_rows
-
-
-def _holds_ids_of(values: Any, item: Any) -> bool:
-    if not pa.types.is_list(values.type) or values.type.value_type != item.type:
-        return False
-    ids = values.flatten().unique()
-    return len(ids) > 0 and bool(pc.all(pc.is_in(ids, value_set=_whole(item).unique())).as_py())
-
-
-def _is_key(column: Any) -> bool:
-    """Whether a column names each row: whole numbers or text, none twice."""
-    plain = pa.types.is_integer(column.type) or pa.types.is_string(column.type)
-    return plain and not column.null_count and len(_whole(column).unique()) == len(column)
 
 
 def _repeats(column: Any) -> bool:
     """Whether a column names something that several rows are of."""
-    return not pa.types.is_nested(column.type) and not _is_key(column)
+    return not pa.types.is_nested(column.type) and not names_rows(column)
 
 
-def _named(table: pa.Table, names: Sequence[str]) -> str | None:
-    called = {column.lower(): column for column in reversed(table.column_names)}
+def _named(table: pa.Table, names: Sequence[str], taken: Collection[str]) -> str | None:
+    called = {column.lower(): column for column in reversed(table.column_names) if column not in taken}
     return next((called[name] for name in names if name in called), None)
 
 
-def _scalar(text: str) -> str:
-    """A name as YAML reads it back; JSON is YAML, and quotes what needs it."""
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
-
-
-def _sample(files: Sequence[RowFile]) -> pa.Table:
-    """Pieces spread evenly over all files, SAMPLE_ROWS at most."""
-    num_pieces = sum(math.ceil(file.num_rows / BATCH_ROWS) for file in files)
-    stride = max(1, math.ceil(num_pieces * BATCH_ROWS / SAMPLE_ROWS))
-    names = list(files[0].schema.names)
-    if any(isinstance(file, LibsvmFile) and not file.even for file in files):
-        names = [n for n in names if n in LISTS]
-    pieces = (piece for file in files for piece in file.batches([n for n in names if n in file.schema.names]))
-    taken = [piece for number, piece in enumerate(pieces) if number % stride == 0]
-    table = pa.Table.from_batches(taken) if taken else files[0].schema.empty_table().select(names)
-    plain = [
-        pa.field(f.name, f.type.value_type if pa.types.is_dictionary(f.type) else f.type)
-        for f in table.schema
-    ]
-    return table.cast(pa.schema(plain))
-
-
-def _whole(column: Any) -> Any:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+def _line(text: str) -> str:
+    """A name for a comment, which ends with its line."""
+    return " ".join(text.split())

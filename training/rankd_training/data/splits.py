@@ -23,6 +23,7 @@ __all__ = ["SPLIT", "SPLIT_NAMES", "SplitPlan", "temporal_split"]
 SPLIT = "split"  # the column that says which
 SPLIT_NAMES = ("train", "valid", "test")
 DEFAULT = "80/10/10"
+_PERCENT, _LARGEST_RATIO = 100.0, 20.0
 
 Codes = npt.NDArray[np.int8]
 
@@ -56,6 +57,9 @@ class SplitPlan:
             train, valid, test = (part / sum(parts) for part in parts)
         except (ValueError, ZeroDivisionError):
             raise SettingError(f"split {text!r}: expected three shares, such as 80/10/10") from None
+        if sum(parts) > _LARGEST_RATIO and round(sum(parts), 6) != _PERCENT:
+            problem = f"these are percent that sum to {sum(parts):g}"
+            raise SettingError(f"split {text!r}: expected three shares, such as 80/10/10 or 8/1/1; {problem}")
         if not min(train, valid, test) > 0:  # so that NaN is refused too
             raise SettingError(f"split {text!r}: expected three shares above 0, such as 80/10/10")
         return cls((train, valid, test), time_column, seed)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from rankd_contract.columns import Column
 from rankd_contract.errors import ValueTypeError
-from rankd_contract.hashing import Strings, hash_strings
+from rankd_contract.hashing import Strings, hash_ints, hash_strings, salt
 from rankd_contract.schema import DType, Field, Kind
 from rankd_training.data.splits import SPLIT, SPLIT_NAMES
 from rankd_training.errors import ExamplesError
@@ -86,8 +86,11 @@ def split_codes(piece: Piece) -> npt.NDArray[np.int8]:
     return code_n.astype(np.int8)
 
 
-def group_codes(piece: Piece, column: str) -> npt.NDArray[np.int64]:
-    """A code of whose row it is, the same for the same value in every piece -> int64 [n]; null is nobody."""
+def group_codes(piece: Piece, column: str, rows_before: int) -> npt.NDArray[np.int64]:
+    """A code of whose row it is, the same for the same value in every piece -> int64 [n].
+
+    Rows with a null are nobody's, and so no two of them one user's; `rows_before` counts those of all files.
+    """
     array = piece.column(column)
     dtype = DType.INT if pa.types.is_integer(array.type) else DType.STRING
     try:
@@ -98,7 +101,8 @@ def group_codes(piece: Piece, column: str) -> npt.NDArray[np.int64]:
         )
     values = found.values
     code_n = hash_strings(values).view(np.int64) if isinstance(values, Strings) else values.astype(np.int64)
-    return np.where(found.valid, code_n, _NOBODY)
+    nobody_n = hash_ints(np.arange(rows_before, rows_before + len(piece)), salt("nobody")).view(np.int64)
+    return np.where(found.valid, code_n, nobody_n)
 
 
 def times(piece: Piece, column: str) -> npt.NDArray[np.int64]:

@@ -55,6 +55,7 @@ class Examples:
         rows: indices of each split's rows, in file order.
         sha256: digest of the file, or of all files.
         split_by: how the rows were split, in words; empty where the caller did it.
+        dealt: whether they were split by a plan, and not as they or their files say.
     """
 
     schema: FeatureSchema
@@ -64,12 +65,15 @@ class Examples:
     rows: Mapping[str, npt.NDArray[np.int64]]
     sha256: str
     split_by: str = ""
+    dealt: bool = False
 
     def __len__(self) -> int:
         return len(self.label_nT)
 
 
-def examples_of(settings: TrainSettings, schema: FeatureSchema, told: RowsRead = _nobody) -> Examples:
+def examples_of(
+    settings: TrainSettings, schema: FeatureSchema, told: RowsRead = _nobody, *, to_train: bool = True
+) -> Examples:
     """The examples of a run: every reader of a run's rows deals them out as its settings say.
 
     `told` hears how many rows are encoded, of how many.
@@ -85,6 +89,7 @@ def examples_of(settings: TrainSettings, schema: FeatureSchema, told: RowsRead =
         split=SplitPlan.chosen(settings.split, settings.split_time, settings.split_seed),
         in_memory_bytes=settings.in_memory_mb << 20,
         told=told,
+        to_train=to_train,
     )
 
 
@@ -97,6 +102,7 @@ def load_examples(
     in_memory_bytes: int = IN_MEMORY_BYTES,
     cache: Path | None = None,
     told: RowsRead = _nobody,
+    to_train: bool = True,
 ) -> Examples:
     """Read and encode examples.
 
@@ -110,6 +116,7 @@ def load_examples(
         in_memory_bytes: encoded rows that need more are mapped from files.
         cache: folder of those files; by default in the user's cache.
         told: how many rows are encoded, of how many; says nothing where mapped files are found.
+        to_train: whether there must be something to learn from: rows of each split, labels of both classes.
 
     Raises:
         ExamplesError: a column is missing or of the wrong type, a label is not 0 or 1 or has one class only,
@@ -132,7 +139,8 @@ def load_examples(
             path, files, layout, (cache or cache_root() / "encoded") / layout.key(sha256), num_rows, told
         )
     rows = {name: np.flatnonzero(arrays[CODE] == code) for code, name in enumerate(SPLIT_NAMES)}
-    _check_splits(path, schema, arrays[LABEL], arrays[CODE], rows)
+    if to_train:
+        _check_splits(path, schema, arrays[LABEL], arrays[CODE], rows)
     return Examples(
         schema=schema,
         blocks={e: Block(arrays[f"{e.value}_ids"], arrays[f"{e.value}_values"]) for e in Entity},
@@ -141,6 +149,7 @@ def load_examples(
         rows=rows,
         sha256=sha256,
         split_by=layout.split_by,
+        dealt=layout.plan is not None,
     )
 
 
@@ -177,7 +186,7 @@ def _encode(files: Sequence[RowFile], layout: Layout, sink: Sink, num_rows: int,
             sink.append(f"{encoder.layout.entity.value}_values", block.values)
         sink.append(LABEL, np.stack([label(piece, task.label) for task in schema.tasks], axis=1))
         if layout.group_column is not None:
-            sink.append(GROUP, group_codes(piece, layout.group_column))
+            sink.append(GROUP, group_codes(piece, layout.group_column, done))
         else:
             sink.append(GROUP, np.arange(done, done + len(piece)))
         if layout.file_splits is not None:

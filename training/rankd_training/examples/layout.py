@@ -23,7 +23,7 @@ __all__ = ["CODE", "GROUP", "LABEL", "Layout", "check_columns"]
 
 LABEL, GROUP, CODE = "label", "group", "split"
 # Goes up whenever the same files and schema would be encoded otherwise.
-ENCODING = 1
+ENCODING = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -41,9 +42,17 @@ def save(folder: Path, model: RankingModel, schema_text: bytes, *, weights: Path
     if weights is None:
         write(folder / WEIGHTS, model.state_dict())
     else:
-        os.link(weights, folder / WEIGHTS)
+        link(weights, folder / WEIGHTS)
     (folder / MODEL).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
     (folder / SCHEMA).write_bytes(schema_text)
+
+
+def link(file: Path, place: Path) -> None:
+    """Have a file in a second place, without a copy where the file system can."""
+    try:
+        os.link(file, place)
+    except OSError:
+        shutil.copyfile(file, place)
 
 
 def read_into(path: Path, tensors: Mapping[str, Tensor | Spread]) -> None:

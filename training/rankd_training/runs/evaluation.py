@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankd_training.errors import SettingError
+from rankd_training.errors import ExamplesError, SettingError
 from rankd_training.examples.examples import Examples
 from rankd_training.examples.reading import examples_for, reading_of
 from rankd_training.measures.intervals import RESAMPLES, Estimate, auc_estimate, estimates
@@ -24,6 +24,7 @@ from rankd_training.runs.slices import Slice, by_activity, by_field
 
 __all__ = [
     "ACTIVITY",
+    "ALL",
     "Evaluation",
     "SliceMetrics",
     "Subject",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 ACTIVITY = "training rows of the user"
+ALL = "all"
+TRAIN, TEST = "train", "test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Subject:
         run: the run.
         path: file of the examples.
         examples: encoded under the run's own schema.
-        split: which of them.
+        split: which of them; `all` for all.
         row_N: where they are.
         score_NT: what is said of them where the model is served, so calibrated if the run is.
     """
@@ -70,6 +73,11 @@ class Subject:
     def calibrated(self) -> bool:
         """Whether a curve lies between the model's scores and these."""
         return any(self.run.calibration.curves)
+
+    @property
+    def unseen(self) -> bool:
+        """Whether these rows are of another file that does not say itself which rows are for training."""
+        return self.examples.dealt and not self.same_file
 
     @property
     def same_file(self) -> bool:
@@ -109,26 +117,37 @@ class Evaluation:
     slices: Mapping[str, Mapping[str, Sequence[SliceMetrics]]]
 
 
-def load_subject(run: Path, path: Path, *, split: str = "test", group_column: str | None = None) -> Subject:
+def load_subject(
+    run: Path, path: Path, *, split: str | None = None, group_column: str | None = None
+) -> Subject:
     """Read a run and score a split of the examples with it.
 
     Args:
         run: its folder.
         path: the examples; columns as in training.
-        split: train, valid or test.
+        split: train, valid, test or all. By default test; all where the file is not the one trained on and
+            does not say itself which rows are for what: nothing in it was learned from.
         group_column: whose row it is; by default what training took.
 
     Raises:
         RunError: the folder is no run.
         SettingError: there is no such split.
-        ExamplesError: the file does not fit the run's schema.
+        ExamplesError: the file does not fit the run's schema, or has no row of the split.
     """
     found = Run.load(run)
     reading = reading_of(found.record["settings"]) | reading_of({"group_column": group_column})
-    examples = examples_for(path, found.schema, reading)
-    if split not in examples.rows:
-        raise SettingError(f"no split is called {split!r}; there are {', '.join(examples.rows)}")
-    row_N = examples.rows[split]
+    examples = examples_for(path, found.schema, reading, to_train=False)
+    if split is None:
+        another = examples.sha256 != found.record.get("examples_sha256")
+        split = ALL if another and examples.dealt else TEST
+    rows = {**examples.rows, ALL: np.arange(len(examples))}
+    if split not in rows:
+        raise SettingError(f"no split is called {split!r}; there are {', '.join(rows)}")
+    row_N = rows[split]
+    if not len(row_N):
+        have = ", ".join(f"{len(at):,} of {name}" for name, at in rows.items() if len(at) and name != ALL)
+        problem = f"has no row of '{split}' ({examples.split_by}), but {have}; `all` judges them together"
+        raise ExamplesError(path, problem)
     score_NT = found.calibration(score_rows(found.model, examples, row_N))
     return Subject(found, path, examples, split, row_N, score_NT)
 
@@ -170,7 +189,9 @@ def evaluate_run(
     """
     # Where each row is its own user there is no activity to tell rows apart by.
     repeated = len(np.unique(subject.examples.group_n)) < len(subject.examples)
-    slices = {ACTIVITY: by_activity(subject.examples, subject.row_N)} if repeated else {}
+    # Nor where the rows that the model was trained on are not here.
+    known = not subject.unseen and len(subject.examples.rows[TRAIN]) > 0
+    slices = {ACTIVITY: by_activity(subject.examples, subject.row_N)} if repeated and known else {}
     slices |= {name: by_field(subject.path, subject.run.schema, name, subject.row_N) for name in by}
     metrics = {}
     for t, task in enumerate(subject.run.schema.tasks):

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from rankd_training.errors import RunError
 
 __all__ = ["Spread", "hand_over", "write"]
 
@@ -60,10 +63,16 @@ class Spread:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor | Spread]) -> None:
-    """Write a safetensors file, as the first process; meanwhile the others `hand_over` theirs."""
+    """Write a safetensors file, as the first process; meanwhile the others `hand_over` theirs.
+
+    Raises RunError, or OSError where the tensors are spread, if it cannot be written.
+    """
     whole = {name: tensor.contiguous() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
     if len(whole) == len(tensors):
-        save_file(whole, path)
+        try:
+            save_file(whole, path)
+        except SafetensorError as error:  # a full disk, most of all
+            raise RunError(path, f"cannot be written: {error}") from error
         return
     header, end = {}, 0
     for name in sorted(tensors):

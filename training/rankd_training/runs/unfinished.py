@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from rankd_training.config import read_config
 from rankd_training.errors import RunError
+from rankd_training.runs.checkpoint import link
 from rankd_training.runs.run_folder import EpochRecord
 from rankd_training.runs.spread import Spread, write
 from rankd_training.settings import TrainSettings
@@ -162,7 +162,7 @@ class Unfinished:
             write(new / name, tensors)
         kept = new / WEIGHTS if best is weights else before / BEST if best is None and before else None
         if kept is not None and kept.exists():
-            os.link(kept, new / BEST)  # a table is written once, not twice
+            link(kept, new / BEST)  # a table is written once, not twice
         _write(new / COURSE, asdict(course))
         place = self.folder / f"state-{course.epoch:05d}-{course.step:09d}"
         shutil.rmtree(place, ignore_errors=True)

@@ -139,6 +139,7 @@ def _summary(one: Contestant, runs: Sequence[TrialResult], store: TrialStore) ->
         "parameters": runs[0].parameters,
         "best_epochs": [run.best_epoch for run in runs],
         "training_s": [round(run.duration_s, 1) for run in runs],
+        "warnings": _warnings(runs),
         "metrics": {
             split: {
                 task: {measure: _spread(runs, split, task, measure) for measure in MEASURES}
@@ -147,6 +148,15 @@ def _summary(one: Contestant, runs: Sequence[TrialResult], store: TrialStore) ->
             for split in splits
         },
     }
+
+
+def _warnings(runs: Sequence[TrialResult]) -> dict[str, list[int]]:
+    """What runs say of themselves -> the seeds of those that do."""
+    seeds: dict[str, list[int]] = {}
+    for run in runs:
+        for warning in run.warnings:
+            seeds.setdefault(warning, []).append(run.trial.seed)
+    return seeds
 
 
 def _spread(runs: Sequence[TrialResult], split: str, task: str, measure: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from rankd_training.trials.comparison import MEASURES
 
-__all__ = ["comparison_markdown", "comparison_table", "comparison_verdicts"]
+__all__ = ["comparison_markdown", "comparison_table", "comparison_verdicts", "comparison_warnings"]
 
 _KNOWN = "as far as the store of these runs knows"
 
@@ -46,6 +46,17 @@ def comparison_verdicts(report: Mapping[str, Any]) -> list[str]:
             why = "one seed has none" if count == 1 else "all seeds differ alike"
             verdict = f"no paired t-test: {why}"
         lines.append(f"{entry['task']}: {' − '.join(entry['models'])} = {found['mean']:+.4f} AUC; {verdict}")
+    return lines
+
+
+def comparison_warnings(report: Mapping[str, Any]) -> list[str]:
+    """Say what runs said of themselves, such as that training ended too early, a line each."""
+    lines = []
+    for name, model in report["models"].items():
+        for warning, seeds in model.get("warnings", {}).items():
+            every = len(seeds) == len(report["seeds"])
+            of = "" if every else f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+            lines.append(f"{name}{of}: {warning}")
     return lines
 
 
@@ -89,6 +100,9 @@ def comparison_markdown(report: Mapping[str, Any]) -> str:
         ["model", "parameters", "best epochs", "time a run, s", "settings from", "settings"],
         [_settings_row(name, model) for name, model in report["models"].items()],
     )
+    warnings = comparison_warnings(report)
+    if warnings:
+        lines += ["", "## Warnings", "", *(f"- {line}" for line in warnings)]
     lines += ["", f"Examples: SHA-256 `{report['examples_sha256']}`."]
     return "\n".join(lines) + "\n"
 

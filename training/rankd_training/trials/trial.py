@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from rankd_contract.schema_file import load_schema
@@ -114,6 +115,7 @@ class TrialResult:
         best_epoch: None for a yardstick.
         duration_s: wall time of reading, training and scoring.
         metrics: by split and task.
+        warnings: what the run says of itself, such as that its training ended too early.
     """
 
     trial: Trial
@@ -122,6 +124,7 @@ class TrialResult:
     best_epoch: int | None
     duration_s: float
     metrics: Mapping[str, Mapping[str, TaskMetrics]]
+    warnings: tuple[str, ...] = ()
 
     def scores(self) -> dict[str, npt.NDArray[np.float32]]:
         """Probabilities by split, valid and test where the source has it -> [N, T]."""
@@ -153,7 +156,9 @@ class TrialStore:
             split: {task: TaskMetrics(**found) for task, found in by_task.items()}
             for split, by_task in tree["metrics"].items()
         }
-        return TrialResult(trial, folder, tree["parameters"], tree["best_epoch"], tree["duration_s"], metrics)
+        warnings = tuple(tree.get("warnings", ()))
+        told = (tree["parameters"], tree["best_epoch"], tree["duration_s"])
+        return TrialResult(trial, folder, *told, metrics, warnings)
 
     def run(self, trial: Trial, *, progress: Progress = SILENT, again: bool = False) -> TrialResult:
         """Return the finished trial, training it where it is not here yet.
@@ -182,13 +187,13 @@ class TrialStore:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         duration_s = perf_counter() - began
-        save_file(
-            {split: np.ascontiguousarray(score_NT) for split, score_NT in fitted.scores.items()},
-            folder / SCORES,
-        )
-        result = TrialResult(
-            trial, folder, fitted.parameters, fitted.best_epoch, round(duration_s, 3), fitted.metrics
-        )
+        scores = {split: np.ascontiguousarray(score_NT) for split, score_NT in fitted.scores.items()}
+        try:
+            save_file(scores, folder / SCORES)
+        except SafetensorError as error:  # a full disk, most of all
+            raise RunError(folder, f"scores cannot be written: {error}") from error
+        told = (fitted.parameters, fitted.best_epoch, round(duration_s, 3))
+        result = TrialResult(trial, folder, *told, fitted.metrics, fitted.warnings)
         _write_trial(result, self.digests, self.source.splits)
         return result
 
@@ -232,6 +237,7 @@ class _Fitted:
     scores: Mapping[str, npt.NDArray[np.float32]]
     parameters: int | None = None
     best_epoch: int | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def _fit_network(trial: Trial, source: Source, folder: Path, progress: Progress) -> _Fitted:
@@ -247,6 +253,7 @@ def _fit_network(trial: Trial, source: Source, folder: Path, progress: Progress)
         {split: score_rows(run.model, examples, examples.rows[split]) for split in _judged(source)},
         result.record.parameters,
         result.record.best_epoch,
+        result.record.warnings,
     )
 
 
@@ -281,6 +288,7 @@ def _write_trial(result: TrialResult, digests: Mapping[str, str], splits: tuple[
         "parameters": result.parameters,
         "best_epoch": result.best_epoch,
         "duration_s": result.duration_s,
+        "warnings": result.warnings,
         "metrics": {
             split: {task: asdict(found) for task, found in by_task.items()}
             for split, by_task in result.metrics.items()
