@@ -203,6 +203,14 @@ def test_denoising_distrusts_clicks_that_were_accidents(tmp_path: Path) -> None:
         ({"funnel": ("click", "nothing")}, "tasks of click, buy"),
         ({"funnel": ("buy", "click")}, "has click without buy"),
         ({"funnel": ("click", "buy"), "model": "lr", "model_config": {}}, "no head that its tasks share"),
+        (
+            {"funnel": ("click", "buy"), "model": "deepfm", "model_config": {}},
+            "no head that its tasks share alone",
+        ),
+        (
+            {"funnel": ("click", "buy"), "model": "armnet", "model_config": {"deep_hidden": [8]}},
+            "no head that its tasks share alone",
+        ),
         ({"denoise_temperature": 0.0}, "denoise_temperature"),
     ],
 )

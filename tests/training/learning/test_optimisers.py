@@ -99,3 +99,18 @@ def test_after_release_the_model_reads_its_table_and_nothing_is_held() -> None:
     assert not told.state()
     model.train()
     assert model(random_inputs(mixed_schema(), 2, 3)).isfinite().all()
+
+
+def test_tables_of_pairs_decay_as_embeddings_and_not_as_matrices(tmp_path: Path) -> None:
+    methods = ("user_id*item_id=memorise",)
+    model = build("optinter", mixed_schema(), {"methods": methods, "hidden": [8], "embedding_width": 4})
+    settings = TrainSettings(tmp_path, tmp_path, tmp_path, learning_rate=0.1, embedding_decay=0.5)
+    optimisers = Optimisers(model, settings, ALONE)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimisers.step()
+    after = model.state_dict()
+    table = next(name for name in before if name.startswith("groups.") and name.endswith("table.weight"))
+    assert torch.allclose(after[table], before[table] * 0.95)
+    assert torch.equal(after["head.weight"], before["head.weight"])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rankd_training.errors import SettingError
+from rankd_training.examples.batches import Batches
 from rankd_training.examples.examples import Examples
 from rankd_training.settings import TrainSettings
 
@@ -145,12 +146,24 @@ def _funnel(
                 f"funnel: row {int(skipped_n.argmax())} of the examples has {names[after]} without "
                 f"{names[before]}; a step of a funnel implies the one before"
             )
-    return _head(model, len(names)), tasks
+    return _head(model, Batches(examples)), tasks
 
 
-def _head(model: nn.Module, num_tasks: int) -> nn.Linear:
-    """The Linear that gives the logits of all tasks from one representation."""
+def _head(model: nn.Module, batches: Batches) -> nn.Linear:
+    """The Linear whose output is the logits of all tasks.
+
+    Logits that are a sum of more (DeepFM, ARM-Net+) have slopes that no penalty of one layer would see.
+    """
+    few = batches.read(torch.from_numpy(batches.examples.rows["train"][:2]))
     layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    if not layers or layers[-1].out_features != num_tasks:
-        raise SettingError("funnel: this model has no head that its tasks share; try mlcc or dcnv2")
-    return layers[-1]
+    if layers:
+        heard: list[Tensor] = []
+        hook = layers[-1].register_forward_hook(lambda _, __, out: heard.append(out))
+        trains = model.training
+        with torch.no_grad():
+            logit_NT = model.eval()(few.features)
+        hook.remove()
+        model.train(trains)
+        if heard and torch.equal(heard[-1], logit_NT):
+            return layers[-1]
+    raise SettingError("funnel: this model has no head that its tasks share alone; try mlcc, dcnv2 or dnn")

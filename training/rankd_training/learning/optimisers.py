@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import FeatureEmbedding
+from rankd_training.layers.pairs import PairGroup
 from rankd_training.learning.ranks import ALONE, Ranks
 from rankd_training.learning.row_rules import DeferredAdam, LazyAdam, RowRule, RowwiseAdagrad
 from rankd_training.learning.table_rows import TableRows
@@ -164,15 +165,19 @@ def _table_rate(settings: TrainSettings) -> float:
 
 
 def _adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW, which is Adam where a decay is 0."""
+    """AdamW, which is Adam where a decay is 0.
+
+    A table of pairs (OptInter) is an embedding as much as one of ids is: its rare rows overfit first, too.
+    """
+    pairs = {id(m.table.weight) for m in model.modules() if isinstance(m, PairGroup) and m.table is not None}
     embeddings: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     biases: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:  # a table that goes row by row
             continue
-        kind = embeddings if name.startswith("embedding.") else matrices if parameter.dim() > 1 else biases
-        kind.append(parameter)
+        is_table = name.startswith("embedding.") or id(parameter) in pairs
+        (embeddings if is_table else matrices if parameter.dim() > 1 else biases).append(parameter)
     groups = (
         {"params": embeddings, "weight_decay": settings.embedding_decay, "lr": _table_rate(settings)},
         {"params": matrices, "weight_decay": settings.weight_decay},
