@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rankd_contract.bundle import Bundle, put_seal
-from rankd_contract.manifest import MANIFEST
+from rankd_contract.errors import CorruptBundle
+from rankd_contract.manifest import MANIFEST, BundleManifest
 from rankd_contract.seal import Seal, key_id, signed_text
 from rankd_export.errors import KeyUnusable
 
@@ -36,5 +37,11 @@ def sealer(key: Path) -> Callable[[bytes], bytes]:
 
 
 def sign(bundle: Bundle, key: Path) -> None:
-    """Sign a verified bundle where it lies, in place of who did before. Raises KeyUnusable, OSError."""
-    put_seal(bundle, sealer(key)((bundle.path / MANIFEST).read_bytes()))
+    """Sign a verified bundle where it lies, in place of who did before.
+
+    Raises KeyUnusable, OSError, and CorruptBundle where the manifest is no longer the one that was verified.
+    """
+    made, manifest = sealer(key), (bundle.path / MANIFEST).read_bytes()
+    if BundleManifest.from_json(manifest) != bundle.manifest:
+        raise CorruptBundle(f"{bundle.path / MANIFEST}: was changed since the bundle was verified")
+    put_seal(bundle, made(manifest))

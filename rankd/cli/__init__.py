@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from importlib.metadata import PackageNotFoundError, version
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -77,5 +79,11 @@ app.add_typer(features.app, name="features")
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. SIGTERM ends it as an error would, so that nothing half made is left behind."""
+    signal.signal(signal.SIGTERM, _end)
     app()
+
+
+def _end(signum: int, _: FrameType | None) -> None:
+    signal.signal(signum, signal.SIG_DFL)  # a second one ends it at once
+    raise SystemExit(128 + signum)

@@ -9,6 +9,7 @@ import typer
 
 from rankd.cli.bundle_path import BundlePath, opened
 from rankd.cli.screen import out, wants
+from rankd_contract.errors import ContractError
 
 __all__ = ["sign"]
 
@@ -27,6 +28,6 @@ def sign(
     with wants():
         from rankd_export.errors import ExportError
         from rankd_export.signing import sign as put
-    with wants(ExportError, OSError):
+    with wants(ExportError, ContractError, OSError):
         put(bundle, key)
     out.print(f"{bundle.manifest.model} version {bundle.manifest.version}: signed", soft_wrap=True)

@@ -64,6 +64,7 @@ def scaling(
     with wants():
         from rankd_training.errors import SettingError, TrainingError
         from rankd_training.pages.scaling_page import scaling_page
+        from rankd_training.runs.held import held
         from rankd_training.trials.provenance import made_by
         from rankd_training.trials.scaling import DEFAULT_AXES, parse_axis, scale
         from rankd_training.trials.trial import TrialStore, check_names
@@ -86,9 +87,12 @@ def scaling(
         digest = rows.source.digests()["examples"]
         kept = home / "withheld" / f"{digest[:20]}.parquet"
         kept.parent.mkdir(parents=True, exist_ok=True)
-        store = TrialStore(home / "trials", without_test(rows.source, kept))
-        with TrialBar(tell, total) as bar:
+        with (
+            held(kept.with_suffix(".lock"), "sizes of models on these examples"),
+            TrialBar(tell, total) as bar,
+        ):
             try:
+                store = TrialStore(home / "trials", without_test(rows.source, kept))
                 report = scale(
                     model,
                     base,

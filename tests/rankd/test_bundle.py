@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ import pytest
 from rankd_export.exporter import Variant, export_run
 from rankd_export.precision import Precision
 from tests.rankd.test_cli import rankd
+from tests.support.process import environment
 from tests.support.tiny_run import invented_data, tiny_run
 
 
@@ -90,3 +95,25 @@ def test_a_graph_for_cuda_is_added_and_said_to_have_run_on_no_device(model: Path
     assert tree["cuda"]["buckets"] == [64, 256, 512, 1024, 2048]
     verified = rankd("bundle", "verify", str(home / "bundles" / "both"), cwd=home)
     assert "both version 2: 7 files are those of the manifest" in verified.stdout, verified.stderr
+
+
+def test_an_export_that_is_told_to_end_leaves_nothing_half_made(tmp_path: Path) -> None:
+    run = tiny_run(invented_data(tmp_path / "data"), tmp_path / "run", "mlcc")
+    command = [
+        sys.executable,
+        "-m",
+        "rankd.cli",
+        "export",
+        str(run),
+        "--repository",
+        str(tmp_path / "bundles"),
+    ]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    give_up = time.monotonic() + 60
+    while not list((tmp_path / "bundles").glob(".graphs-*")):
+        assert process.poll() is None
+        assert time.monotonic() < give_up
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert [path.name for path in (tmp_path / "bundles").rglob("*")] == []

@@ -69,6 +69,18 @@ def test_only_a_bundle_that_a_trusted_key_signed_is_served(tmp_path: Path) -> No
 
 
 @needs_library
+def test_a_manifest_that_was_changed_after_it_was_verified_is_not_signed(tmp_path: Path) -> None:
+    private, _ = key_pair(tmp_path, "ours")
+    bundle = publish_bundle(tmp_path / "models")
+    path = bundle.path / MANIFEST
+    tree = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**tree, "architecture": "another"}))
+    with pytest.raises(CorruptBundle, match="was changed since the bundle was verified"):
+        sign(bundle, private)
+    assert not (bundle.path / SEAL).exists()
+
+
+@needs_library
 def test_a_signature_of_another_manifest_is_none(tmp_path: Path) -> None:
     private, public = key_pair(tmp_path, "ours")
     repository = tmp_path / "models"

@@ -67,6 +67,16 @@ def test_rows_are_grouped_by_the_user_unless_told_otherwise(tmp_path: Path) -> N
         assert len(pairs) == len(set(codes.tolist())) == len(set(table[column].to_pylist()))
 
 
+def test_rows_that_are_nobodys_are_not_one_users(tmp_path: Path) -> None:
+    users = [None if k % 3 == 0 else k % 7 for k in range(1200)]
+    codes = load(tmp_path, with_column(examples_table(), "user_id", users)).group_n
+    nobodys = codes[::3]
+    assert len(set(nobodys.tolist())) == len(nobodys)
+    assert len(set(codes.tolist())) == len(nobodys) + 7
+    again = load(tmp_path, with_column(examples_table(), "user_id", users)).group_n
+    assert np.array_equal(codes, again)
+
+
 def test_several_row_groups_read_as_one(tmp_path: Path) -> None:
     table = examples_table()
     whole = load(tmp_path, table)

@@ -93,3 +93,12 @@ def test_one_class_has_no_auc_to_estimate() -> None:
     assert found["auc"] is None
     assert found["user_auc"] is None
     assert found["log_loss"] is not None
+
+
+def test_a_draw_of_one_class_says_nothing_and_widens_nothing() -> None:
+    """One user in twelve has all the clicks: he is not drawn at all in a third of the draws."""
+    user, label = np.repeat(np.arange(12), 5), np.zeros(60, np.float32)
+    label[:3] = 1
+    found = auc_difference(label, [label], [1 - label], user, resamples=60)
+    assert found is not None
+    assert (found.difference, found.low, found.high) == (1, 1, 1)

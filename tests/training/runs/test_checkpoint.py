@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,28 @@ def test_a_loaded_model_scores_as_the_saved_one(tmp_path: Path, name: str) -> No
     features = random_inputs(mixed_schema(), 2, 9)
     with torch.no_grad():
         assert torch.equal(loaded(features), model(features))
+
+
+def test_weights_that_the_disk_does_not_hold_are_told_as_an_error_of_ours(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(RunError, match=r"weights.safetensors: cannot be written"):
+            saved(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_weights_are_copied_where_a_file_cannot_have_two_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuses)
+    (tmp_path / "weights").write_bytes(b"abc")
+    checkpoint.link(tmp_path / "weights", tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == b"abc"
 
 
 def test_the_schema_is_kept_byte_for_byte(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from rankd_training.errors import ExamplesError, SettingError
+from rankd_training.errors import ExamplesError, RunError, SettingError
+from rankd_training.runs.held import held
 from rankd_training.trials.search_space import read_space
 from rankd_training.trials.trial import Source, Trial, TrialStore
 from rankd_training.trials.tuning import Study
@@ -160,3 +161,14 @@ def test_a_file_without_validation_rows_is_named(tmp_path: Path) -> None:
     examples, schema = write(tmp_path, with_column(examples_table(), "split", ["train"] * 1200))
     with pytest.raises(ExamplesError, match="'valid'"):
         without_test(Source(examples, schema), tmp_path / "kept.parquet")
+
+
+def test_two_processes_are_not_at_one_study(tmp_path: Path) -> None:
+    searched = study(tmp_path)
+    with (
+        held(searched.folder / ".lock", "this study"),
+        pytest.raises(RunError, match="another process is at this study"),
+    ):
+        study(tmp_path).run(1)
+    searched.run(1)
+    assert len(study(tmp_path).tried()) == 1

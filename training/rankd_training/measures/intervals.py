@@ -54,7 +54,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """A number beside what it is in each resample; those of one call stem from the same draws."""
+    """A number beside what it is in each resample that has both classes; those of one call share draws."""
 
     value: float
     drawn_B: npt.NDArray[np.float64]
@@ -82,11 +82,16 @@ def resampled_aucs(
     rankings = [[Ranking(label_N, score_N) for score_N in runs] for runs in sides]
 
     def means(weight_N: npt.NDArray[np.floating] | None) -> list[float]:
-        return [float(np.mean([one.auc(weight_N) or 0.0 for one in runs])) for runs in rankings]
+        """Of each side; NaN where a draw has one class only, which says nothing of either side."""
+        found = [[one.auc(weight_N) for one in runs] for runs in rankings]
+        return [float(np.mean([np.nan if auc is None else auc for auc in aucs])) for aucs in found]
 
     users_U, code_N = np.unique(user_N, return_inverse=True)
-    drawn = [means(count_U[code_N]) for count_U in _counts(len(users_U), resamples, seed)]
-    return [Resampled(value, drawn_B) for value, drawn_B in zip(means(None), np.array(drawn).T, strict=True)]
+    every = np.array([means(count_U[code_N]) for count_U in _counts(len(users_U), resamples, seed)])
+    drawn = every[np.isfinite(every).all(axis=1)]
+    values = means(None)
+    drawn = drawn if len(drawn) else np.array([values])
+    return [Resampled(value, drawn_B) for value, drawn_B in zip(values, drawn.T, strict=True)]
 
 
 def auc_difference(

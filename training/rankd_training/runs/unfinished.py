@@ -8,7 +8,6 @@ Legend: n rows.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from torch import Tensor
 from rankd_training.config import read_config
 from rankd_training.errors import RunError
 from rankd_training.runs.checkpoint import link
+from rankd_training.runs.held import held
 from rankd_training.runs.run_folder import EpochRecord
 from rankd_training.runs.spread import Spread, write
 from rankd_training.settings import TrainSettings
@@ -114,13 +114,7 @@ class Unfinished:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Have the run to oneself. Raises RunError where another process is at it."""
-        with (self.folder / SETTINGS).open("rb") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(
-                    self.folder, "another process is at this run; wait for it, or end it first"
-                ) from error
+        with held(self.folder / SETTINGS, "this run"):
             yield
 
     def settings(self) -> TrainSettings:

@@ -9,13 +9,11 @@ Legend: N rows, T tasks.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -38,6 +36,7 @@ from rankd_training.models import registry
 from rankd_training.progress import SILENT, Progress
 from rankd_training.recipes import ctr, optinter
 from rankd_training.runs.finished import Run, score_rows
+from rankd_training.runs.held import held
 from rankd_training.settings import TrainSettings
 from rankd_training.yardsticks import registry as yardsticks
 
@@ -173,7 +172,11 @@ class TrialStore:
             ContractError: the schema file is wrong.
         """
         folder = self._folder(trial)
-        with _alone(folder):  # another process may be at it, and be done when it is our turn
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.parent / f".{folder.name}.lock"
+        with held(
+            lock, "this trial", waits=True
+        ):  # another process may be at it, and be done when it is our turn
             return (None if again else self.find(trial)) or self._train(trial, folder, progress)
 
     def _train(self, trial: Trial, folder: Path, progress: Progress) -> TrialResult:
@@ -301,12 +304,3 @@ def _write_trial(result: TrialResult, digests: Mapping[str, str], splits: tuple[
 
 def _digest(tree: Any) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold what lies in a folder against other processes."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rankd_training.errors import Diverged, SettingError, TrainingError
 from rankd_training.models import registry
 from rankd_training.progress import SILENT, Progress
+from rankd_training.runs.held import held
 from rankd_training.settings import TrainSettings
 from rankd_training.settings_file import PREFIX, flat, nested
 from rankd_training.trials.search_space import SearchSpace
@@ -140,8 +141,18 @@ class Study:
 
         Raises:
             SettingError: a model refuses values of the space; names them.
-            TrainingError: the examples cannot be trained on.
+            TrainingError: the examples cannot be trained on, or another process is at this study.
         """
+        with held(self.folder / ".lock", "this study"):
+            self._run(trials, begun, ended, progress)
+
+    def _run(
+        self,
+        trials: int,
+        begun: Callable[[int, Mapping[str, Any]], None],
+        ended: Callable[[Tried], None],
+        progress: Progress,
+    ) -> None:
         missing = trials - len(self.tried())
         if missing <= 0:
             return
