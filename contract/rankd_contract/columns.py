@@ -123,7 +123,9 @@ def _moments(numbers: NDArray[np.int64], field: Field, owner: NDArray[Any]) -> N
     """Refuse times that are no seconds: milliseconds would be a date far away, and quietly wrong."""
     if field.derive is not None and (late := numbers >= _YEAR_10000_S).any():
         row = int(owner[int(np.argmax(late))])
-        raise ValueTypeError(field.name, row, _SECONDS, "a time after the year 9999 (milliseconds?)")
+        raise ValueTypeError(
+            field.name, row, _SECONDS, "a time after the year 9999 (in milliseconds, or finer?)"
+        )
     return numbers
 
 

@@ -106,7 +106,7 @@ def test_a_time_that_is_no_seconds_is_refused_offline_and_online() -> None:
     last = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
     for values in ([0, None, last + 1], [1, 2, 1_700_000_000_000]):
         for column in (Column.from_python, lambda rows, of: Column.from_arrow(pa.array(rows), of)):
-            with pytest.raises(ValueTypeError, match=r"row 2.*seconds.*milliseconds\?"):
+            with pytest.raises(ValueTypeError, match=r"row 2.*seconds.*milliseconds"):
                 column(values, field)
     with pytest.raises(
         ValueTypeError, match="a column of timestamps, or of whole seconds since 1970, got string"

@@ -37,14 +37,19 @@ def choose_labels(path: Path, table: pa.Table, named: Sequence[str]) -> dict[str
         named: what a person says; without it, labels are told by their names.
 
     Raises:
-        ExamplesError: one that was named is not of 0 and 1, or none was named and none can be told.
+        ExamplesError: one that was named, or is called so, is not of 0 and 1, or none can be told.
     """
     for column in named:
         _check(path, table, column)
     if named:
         return dict.fromkeys(named, "named by --label")
     binary = [c for c in table.column_names if _stray(table[c]) is None]
-    told = [c for c in binary if c.lower() in _LABELS or c.lower().startswith("label")]
+    called = [c for c in table.column_names if c.lower() in _LABELS or c.lower().startswith("label")]
+    told = [c for c in called if c in binary]
+    if called and not told:
+        stray = _stray(table[called[0]])
+        problem = f"is called as labels are, but has {stray}; make it 0 and 1, or say another with --label"
+        raise ExamplesError(path, problem, column=called[0])
     if told:
         return dict.fromkeys(told, "its name is one that labels have, and every row has 0 or 1")
     candidates = f"; columns of 0 and 1 are {', '.join(binary)}" if binary else ", and none is of 0 and 1"

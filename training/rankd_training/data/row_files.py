@@ -179,5 +179,7 @@ def _open(path: Path) -> RowFile:
     if suffix in PARQUET or not suffix:
         return ParquetRows(path)
     raise ExamplesError(
-        path, f"is neither Parquet ({', '.join(PARQUET)}) nor libsvm text ({', '.join(LIBSVM)}) by its name"
+        path,
+        f"is neither Parquet ({', '.join(PARQUET)}) nor libsvm text ({', '.join(LIBSVM)}) by its "
+        "name; pandas, DuckDB and others write Parquet",
     )

@@ -155,7 +155,8 @@ def _check_ids(path: Path, table: pa.Table, user: str | None, item: str | None) 
         raise ExamplesError(path, "is named as the user's id and as the item's", column=user)
     for column in filter(None, (user, item)):
         kind = table[column].type
-        if not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        whole_number = pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
+        if not (whole_number or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             problem = f"an id is a whole number or text, this column is of {kind}; cast it to int64"
             if pa.types.is_floating(kind) and table[column].null_count:
                 problem += ", which may have nulls too"

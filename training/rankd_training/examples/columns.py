@@ -58,7 +58,9 @@ def label(piece: Piece, column: str) -> npt.NDArray[np.float32]:
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.int8())
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type)):
-        piece.refuse(column, f"a label is 0 or 1 or a bool, got a column of {array.type}")
+        shown = " and ".join(repr(v) for v in pc.unique(array).to_pylist()[:2])
+        problem = f"a label is 0 or 1 or a bool, got a column of {array.type}, such as {shown}"
+        piece.refuse(column, f"{problem}; make a column of 0 and 1 of it")
     found = array.cast(pa.float64()).fill_null(np.nan).to_numpy(zero_copy_only=False)
     label_n: npt.NDArray[np.float64] = np.asarray(found, np.float64)
     wrong_n = (label_n != 0) & (label_n != 1)  # true for NaN
@@ -66,7 +68,8 @@ def label(piece: Piece, column: str) -> npt.NDArray[np.float32]:
         row = int(wrong_n.argmax())
         given = array[row].as_py()
         got = "null" if given is None else "NaN" if np.isnan(label_n[row]) else f"{label_n[row]:g}"
-        piece.refuse(column, f"a label is 0 or 1, got {got}", row)
+        remedy = "drop such rows" if np.isnan(label_n[row]) else "make one of it, such as `rating >= 4`"
+        piece.refuse(column, f"a label is 0 or 1, got {got}; {remedy}", row)
     return label_n.astype(np.float32)
 
 

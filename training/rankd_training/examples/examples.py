@@ -237,7 +237,11 @@ def _check_splits(
     """Refuse an empty split, and a label of one class in what is learned from or decides when to stop."""
     for name, found in rows.items():
         if not len(found):
-            raise ExamplesError(path, f"no row is of '{name}'; each of the splits needs rows", column=SPLIT)
+            raise ExamplesError(
+                path,
+                f"no row is of '{name}'; each of the splits needs rows; `--split 80/10/10` deals them out",
+                column=SPLIT,
+            )
     for t, task in enumerate(schema.tasks):
         positives = np.zeros(len(SPLIT_NAMES))
         for at in range(0, len(code_n), _COUNTED_AT_ONCE):

@@ -13,7 +13,7 @@ import numpy as np
 
 from rankd_contract.columns import Column
 from rankd_contract.errors import ValueTypeError
-from rankd_contract.schema import Entity, FeatureSchema
+from rankd_contract.schema import DType, Entity, FeatureSchema, Field, Kind
 from rankd_training.data.encoded import ArraySpec
 from rankd_training.data.row_files import RowFile, split_by_name
 from rankd_training.data.splits import SPLIT, SplitPlan
@@ -107,6 +107,19 @@ def check_columns(files: Sequence[RowFile], layout: Layout) -> None:
                 Column.from_arrow(empty[field.source].combine_chunks(), field)
             except ValueTypeError as error:
                 problem = f"field '{field.name}' expects {error.expected}, got {error.got}"
-                if error.expected == "a column of int64" and error.got == "double":
-                    problem += "; integers with nulls are often stored so: cast them, or make it float32"
+                problem += _remedy(field, error.got)
                 raise ExamplesError(file.path, problem, column=field.source) from error
+
+
+def _remedy(field: Field, got: str) -> str:
+    """What to do about a column of another type."""
+    if field.derive is not None:
+        return "; make it timestamps, as by pandas.to_datetime"
+    if field.dtype is DType.INT and got in {"double", "float"}:
+        return "; integers with nulls are often stored so: cast them to int64, or make the field float32"
+    lists = field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}
+    if got.startswith(("list<", "large_list<")) != lists:
+        return f"; make the field's kind {'one of single values' if lists else 'sequence or multi_value'}"
+    plain = {"string": DType.STRING, "int64": DType.INT, "int32": DType.INT}.get(got)
+    other = f", or make the field's dtype {plain.value}" if plain and field.kind is Kind.CATEGORICAL else ""
+    return f"; cast it to {field.dtype.value}{other}"
