@@ -52,8 +52,8 @@ def test_help_names_every_verb() -> None:
         (("train", "--data", "movielens-synthetic", "--model", "no-such-model"), 2, "mlcc"),
         (("train", "--data", "movielens-synthetic", "--model", "mlc"), 2, "did you mean 'mlcc'?"),
         (("demo", "--port", "0", "--model", "arm-net"), 2, "did you mean 'armnet'?"),
-        (("train", "--data", "movielens-synthetic", "--set", "learning_rat=1"), 1, "learning_rate"),
-        (("train", "--data", "movielens-synthetic", "--set", "model.head=2"), 1, "heads"),
+        (("train", "--data", "movielens-synthetic", "--set", "learning_rat=1"), 2, "learning_rate"),
+        (("train", "--data", "movielens-synthetic", "--set", "model.head=2"), 2, "heads"),
         (("train", "--resume", "run", "--epochs", "3"), 2, "give it alone"),
         (("train", "--resume", "no-such-run"), 1, "no run to there was begun"),
         (("train", "--data", "movielens-synthetic", "--set", "seed=" + "[" * 5000), 2, "not valid YAML"),
@@ -130,6 +130,8 @@ def test_a_taken_port_is_said_before_anything_is_trained(tmp_path: Path) -> None
 
 
 def test_ray_is_asked_for_where_it_is_not_installed(tmp_path: Path) -> None:
+    for name in ("e.parquet", "s.yaml"):
+        (tmp_path / name).touch()
     program = (
         "import sys; sys.modules['ray'] = None; "
         "sys.argv = ['rankd', 'train', '--examples', 'e.parquet', '--schema', 's.yaml', '--ray', '2']; "
