@@ -82,6 +82,7 @@ EXTRAS = {
     "uvloop": "service",
     "httptools": "service",
     "redis": "service",
+    "setproctitle": "service",
     "pydantic": "service",
     "pydantic_settings": "service",
     "prometheus_client": "service",

@@ -28,9 +28,8 @@ import json, os, sys
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 sys.path[:] = json.loads(sys.argv[1])
 from rankd_service.workers.nursery_process import main
-sys.exit(main(sys.argv[2:4]))
+sys.exit(main(sys.argv[2:3]))
 """
-_NAME = "rankd-nursery".ljust(len("rankd-worker-255"))  # a worker writes its own over it
 _LONGEST_ANSWER = 4096
 _FIRST_S, _FURTHER_S = 60.0, 5.0  # imports on a slow disk; two forks on a busy machine
 _END_S = 1.0
@@ -105,7 +104,7 @@ class Nursery:
     def _open(self) -> socket.socket:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        arguments = [json.dumps(sys.path), str(theirs.fileno()), _NAME]
+        arguments = [json.dumps(sys.path), str(theirs.fileno())]
         with theirs:
             try:
                 self._process = subprocess.Popen(

@@ -15,9 +15,10 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from setproctitle import setproctitle
 
 from rankd_service.workers.worker import main as work
 
@@ -32,22 +33,18 @@ sys.exit(main(sys.argv[2:5]))
 """
 _LONGEST_ORDER, _DESCRIPTORS, _MOST_NAMED = 64, 3, 10
 _STANDARD = 3  # input, output, errors
-_LONGEST_COMM = 15
-_ARGUMENTS_AT = 48 - 3  # in /proc/PID/stat, counted behind the name
-_SELF = Path("/proc/self")
+_TASKS = Path("/proc/self/task")
 # A signal to all processes of the service is for the workers; the nursery ends with its line.
 _NOT_MINE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Make workers until the line ends -> exit code, of this process or of the worker that it has become."""
-    fd, own_name = int(arguments[0]), arguments[1]
-    with suppress(OSError):
-        (_SELF / "comm").write_text(own_name.strip(), encoding="ascii")
+    setproctitle("rankd-nursery")
     before = {sign: signal.signal(sign, signal.SIG_IGN) for sign in _NOT_MINE}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it is ignored, forks cannot be waited for
-    line = socket.socket(fileno=fd)
-    threads = sorted((task / "comm").read_text(encoding="utf-8").strip() for task in _tasks())
+    line = socket.socket(fileno=int(arguments[0]))
+    threads = sorted((task / "comm").read_text(encoding="utf-8").strip() for task in _TASKS.iterdir())
     forked = len(threads) == 1  # a fork would take one of them along, and the locks of all
     gc.collect()
     gc.freeze()  # a collection would write to every page that workers share
@@ -66,15 +63,11 @@ def main(arguments: Sequence[str]) -> int:
                 line.detach()
                 for sign, handler in before.items():
                     signal.signal(sign, handler)
-                return _become(f"rankd-worker-{int(order)}", given, own_name, forked=forked)
+                return _become(given, forked=forked)
             answer = {"pid": pid, "threads": [] if forked else threads[:_MOST_NAMED]}
         for descriptor in given:
             os.close(descriptor)
         line.send(json.dumps(answer).encode())
-
-
-def _tasks() -> list[Path]:
-    return list((_SELF / "task").iterdir())
 
 
 def _fork() -> int:
@@ -107,7 +100,7 @@ def _fork_and_end(writing: int) -> int:
     return 0
 
 
-def _become(name: str, given: Sequence[int], own_name: str, *, forked: bool) -> int:
+def _become(given: Sequence[int], *, forked: bool) -> int:
     """Be a worker, with the descriptors it was given and no other -> its exit code."""
     os.setpgid(0, 0)  # Ctrl-C is for the supervisor, which tells the workers
     below = _STANDARD
@@ -120,17 +113,5 @@ def _become(name: str, given: Sequence[int], own_name: str, *, forked: bool) -> 
         for fd in given:
             os.set_inheritable(fd, True)
         path = json.dumps(sys.path)
-        os.execv(sys.executable, [sys.executable, "-P", "-c", _WORKER, path, *descriptors, name])  # noqa: S606
-    _show(name, own_name)
+        os.execv(sys.executable, [sys.executable, "-P", "-c", _WORKER, path, *descriptors])  # noqa: S606
     return work(descriptors)
-
-
-def _show(name: str, instead_of: str) -> None:
-    """Be called so in lists of processes, where the system lets us: over the nursery's last argument."""
-    with suppress(OSError, ValueError):
-        (_SELF / "comm").write_text(name if len(name) <= _LONGEST_COMM else "rankd-worker", encoding="ascii")
-        start = int((_SELF / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[_ARGUMENTS_AT])
-        at = (_SELF / "cmdline").read_bytes().rindex(instead_of.encode())
-        with (_SELF / "mem").open("r+b", buffering=0) as memory:
-            memory.seek(start + at)
-            memory.write(name[: len(instead_of)].ljust(len(instead_of)).encode())

@@ -13,6 +13,7 @@ from typing import ParamSpec
 
 import uvicorn
 from prometheus_client.registry import Collector
+from setproctitle import setproctitle
 
 from rankd_service.app import Service, server_config, wire
 from rankd_service.errors import RejectReason, StartupFailed, Unavailable
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
     except EOFError:
         return _FORSAKEN
     number, settings = tether.orders["worker"], Settings(**tether.orders["settings"])
+    setproctitle(f"rankd-worker-{number}")
     log_to_stderr(settings.server.log_level.value.upper(), worker=number)
     board = Board(page, tether.orders["workers"])
     shares = Shares(board, number)
