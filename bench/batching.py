@@ -37,7 +37,7 @@ from bench.serving import bare_session, machine, spread
 from rankd.cli.process import free_port, serving
 from rankd.load.bodies import drawn_bodies
 from rankd.load.peak import saturate
-from rankd_contract.bundle import open_current
+from rankd_contract.repository import open_current
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import ROW, SCORES, input_name, inputs
 from rankd_service.features.embedded import EmbeddedStore

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rankd.cli.process import free_port, serving
-from rankd_contract.bundle import open_current
+from rankd_contract.repository import open_current
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import SCORES
 from rankd_service.domain import Candidates, RankRequest, User

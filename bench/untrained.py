@@ -15,11 +15,11 @@ import numpy as np
 import onnx
 
 from bench.models import request_of, schema_text
-from rankd_contract.bundle import publish
 from rankd_contract.encoding import Block
 from rankd_contract.keys import entity_hashes, key_prefix
 from rankd_contract.manifest import GOLDEN, GRAPH, ITEM_PART, REST, SCHEMA, BundleManifest
 from rankd_contract.packing import RowFormat
+from rankd_contract.repository import publish
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import inputs, outputs
 from rankd_export.golden import to_npz

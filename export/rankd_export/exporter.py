@@ -15,11 +15,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from rankd_contract.bundle import Bundle, publish
+from rankd_contract.bundle import Bundle
 from rankd_contract.calibration import Calibration
 from rankd_contract.cuda_graph import CudaGraph
 from rankd_contract.manifest import CARD, CUDA_GRAPH, GRAPH, ITEM_PART, REST, SCHEMA, WEIGHTS, BundleManifest
 from rankd_contract.manifest import GOLDEN as GOLDEN_FILE
+from rankd_contract.repository import publish
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import inputs
 from rankd_export.card import card

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from rankd_contract.bundle import Bundle, put_seal
+from rankd_contract.bundle import Bundle
 from rankd_contract.errors import CorruptBundle
 from rankd_contract.manifest import MANIFEST, BundleManifest
+from rankd_contract.repository import put_seal
 from rankd_contract.seal import Seal, key_id, signed_text
 from rankd_export.errors import KeyUnusable
 

@@ -14,8 +14,9 @@ from rankd.cli.bundle_path import BundlePath, opened
 from rankd.cli.bundle_sign import sign
 from rankd.cli.bundle_triton import triton
 from rankd.cli.screen import JsonFlag, fail, out, print_json, wants
-from rankd_contract.bundle import Bundle, point_to
+from rankd_contract.bundle import Bundle
 from rankd_contract.errors import ContractError
+from rankd_contract.repository import point_to
 
 __all__ = ["app"]
 

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from rankd.cli.screen import fail, wants
-from rankd_contract.bundle import Bundle, open_bundle, open_current
+from rankd_contract.bundle import Bundle, open_bundle
 from rankd_contract.errors import ContractError
 from rankd_contract.manifest import MANIFEST
+from rankd_contract.repository import open_current
 
 __all__ = ["BundlePath", "opened"]
 

@@ -11,10 +11,11 @@ import typer
 from rankd.cli.runs import newest
 from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
 from rankd.tracking import TrackingFailed, log_bundle, logged_at
-from rankd_contract.bundle import Bundle, versions
+from rankd_contract.bundle import Bundle
 from rankd_contract.cuda_graph import BUCKETS, check_buckets
 from rankd_contract.errors import ContractError
 from rankd_contract.manifest import MANIFEST, BundleManifest
+from rankd_contract.repository import versions
 
 if TYPE_CHECKING:
     from rankd_export.cuda.artefact import CudaPlan

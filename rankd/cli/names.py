@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from rankd.cli.screen import fail, wants
 from rankd.client import Client, RankdError
-from rankd_contract.bundle import model_names, open_current
 from rankd_contract.errors import ContractError
+from rankd_contract.repository import model_names, open_current
 from rankd_contract.schema import FeatureSchema
 
 __all__ = [

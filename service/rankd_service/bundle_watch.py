@@ -14,8 +14,8 @@ import asyncio
 import logging
 from pathlib import Path
 
-from rankd_contract.bundle import Pointer, model_names, read_pointer, versions
 from rankd_contract.errors import CorruptBundle
+from rankd_contract.repository import Pointer, model_names, read_pointer, versions
 from rankd_service.domain import ModelCard
 from rankd_service.errors import BundleRefused
 from rankd_service.features.change_feed import Feed

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rankd_contract.bundle import model_names, open_current
 from rankd_contract.errors import CorruptBundle
-from tests.contract.test_bundle import publish_tiny
+from rankd_contract.repository import model_names, open_current
+from tests.contract.tiny_bundle import publish_tiny
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -9,8 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from rankd_contract.bundle import current_version, open_bundle, open_current, versions
+from rankd_contract.bundle import open_bundle
 from rankd_contract.errors import CorruptBundle
+from rankd_contract.repository import current_version, open_current, versions
 from rankd_contract.signature import FIELD_WEIGHTS, SCORES
 from rankd_export.errors import QualityLost, RunUnusable
 from rankd_export.exporter import GOLDEN, PARITY, Variant, export_run

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from rankd_contract.bundle import open_current
 from rankd_contract.errors import CorruptBundle
 from rankd_contract.manifest import WEIGHTS
+from rankd_contract.repository import open_current
 from rankd_contract.signature import SCORES
 from rankd_export import weights
 from rankd_export.errors import GraphRefused

@@ -19,8 +19,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rankd_contract.bundle import Bundle, open_current
+from rankd_contract.bundle import Bundle
 from rankd_contract.manifest import WEIGHTS
+from rankd_contract.repository import open_current
 from rankd_contract.signature import SCORES
 from rankd_service.app import build
 from rankd_service.errors import BundleRefused

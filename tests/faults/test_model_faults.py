@@ -14,7 +14,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from rankd_contract.bundle import Bundle, point_to
+from rankd_contract.bundle import Bundle
+from rankd_contract.repository import point_to
 from rankd_contract.schema_file import parse_schema
 from rankd_service.app import build
 from rankd_service.settings_sources import load_settings

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rankd_contract.bundle import point_to
 from rankd_contract.keys import key_prefix
+from rankd_contract.repository import point_to
 from rankd_contract.schema import FeatureSchema
 from rankd_contract.schema_file import parse_schema
 from rankd_service.features.importer import import_rows

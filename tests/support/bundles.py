@@ -21,12 +21,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from rankd_contract.bundle import Bundle, publish
+from rankd_contract.bundle import Bundle
 from rankd_contract.columns import Column
 from rankd_contract.encoding import Block, Encoder
 from rankd_contract.keys import entity_hashes, key_prefix
 from rankd_contract.manifest import GOLDEN, GRAPH, ITEM_PART, REST, SCHEMA, BundleManifest
 from rankd_contract.packing import RowFormat
+from rankd_contract.repository import publish
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.schema_file import parse_schema
 from rankd_contract.signature import LOGITS, ROW, SCORES, TensorSpec, inputs, outputs

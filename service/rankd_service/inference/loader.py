@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rankd_contract.bundle import Bundle, open_bundle, open_current
+from rankd_contract.bundle import Bundle, open_bundle
 from rankd_contract.calibration import Calibration
 from rankd_contract.errors import ContractError
+from rankd_contract.repository import open_current
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import SCORES
 from rankd_service.domain import ModelCard

@@ -13,9 +13,9 @@ import onnx
 import pytest
 
 from bench import stub_cuda
-from rankd_contract.bundle import publish, versions
 from rankd_contract.errors import CorruptBundle
 from rankd_contract.manifest import CUDA_GRAPH, WEIGHTS
+from rankd_contract.repository import publish, versions
 from rankd_contract.signature import SCORES
 from rankd_export import weights
 from rankd_export.cuda.artefact import CudaPlan, CudaPrecision

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rankd_contract.bundle import open_current
 from rankd_contract.manifest import ITEM_PART, REST
+from rankd_contract.repository import open_current
 from rankd_contract.schema import Entity
 from rankd_contract.schema_file import parse_schema
 from rankd_contract.signature import ROW, input_name

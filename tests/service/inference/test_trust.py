@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rankd_contract.bundle import open_bundle, publish, read_seal
+from rankd_contract.bundle import open_bundle, read_seal
 from rankd_contract.errors import CorruptBundle
 from rankd_contract.manifest import MANIFEST
+from rankd_contract.repository import publish
 from rankd_contract.seal import SEAL, Seal, key_id, signed_text
 from rankd_export.errors import KeyUnusable
 from rankd_export.signing import sealer, sign
