@@ -5,7 +5,7 @@
 One process on a core of its own, 100 candidates and about a millisecond a request; store and callers have the
 others. The load is open: requests are sent when they are due, on as many connections as that takes. Goodput
 is what was answered in time for each second of processor time that the service had, against that of 16
-callers who are never without a request, before and after.
+callers who are never without a request, before and after. What is sent late is the callers' own stall.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 from rich.console import Console
 
 from bench.serving import machine
+from rankd.load.sender import NOT_SENT
 from tests.faults.loaded import DEADLINE_MS, Loaded, N, in_time, ms, serving, share_in_time, statuses
 
 PEAK_S, RECOVERY_S, BY_THEN_S = 5.0, 12.0, 10.0
@@ -68,12 +69,14 @@ def measured(loaded: Loaded, times: float, seconds: float) -> dict[str, Any]:
     recovered = loaded.send_steadily(0.4 * rate, RECOVERY_S)
     answered_ms = [ms(one) for one in outcomes if one.status == ANSWERED]
     refused_ms = [ms(one) for one in outcomes if one.status == REFUSED]
+    late_ms = [1000 * (one.sent_s - one.due_s) for one in outcomes if one.status != NOT_SENT]
     found = {
         "peak_per_s": round(rate),
         "goodput_to_peak": round(len(in_time(outcomes)) / spent_s / ((before + after) / 2), 3),
         "statuses": {str(status): count for status, count in sorted(statuses(outcomes).items())},
         "refused_p50_p99_ms": np.percentile(refused_ms, (50, 99)).round(1).tolist(),
         "answered_p99_ms": round(float(np.percentile(answered_ms, 99)), 1),
+        "sent_late_p50_p99_ms": np.percentile(late_ms, (50, 99)).round(1).tolist(),
         "in_time_afterwards": share_in_time(recovered),
         "in_time_from_ten_seconds_after": share_in_time([one for one in recovered if one.due_s > BY_THEN_S]),
     }
