@@ -343,3 +343,14 @@ def test_ids_that_are_none_are_refused_with_what_to_do(tmp_path: Path) -> None:
     assert len(parse_schema(found.text).views) == 1, "what is ignored is nobody's id either"
     found = proposal(tmp_path, with_columns(member_id=np.arange(N) % 50), item="user_id")
     assert [view.key for view in parse_schema(found.text).stored_views] == ["member_id", "user_id"]
+
+
+def test_a_folder_of_several_tables_is_none_of_rows(tmp_path: Path) -> None:
+    table, folder = interactions(), tmp_path / "tables"
+    folder.mkdir()
+    pq.write_table(table.select(["user_id", "item_id", "price", "click"]), folder / "events.parquet")
+    pq.write_table(table.select(["user_id", "country", "member"]), folder / "users.parquet")
+    with pytest.raises(
+        ExamplesError, match=r"several tables: events.parquet has item_id, price, click, which"
+    ):
+        propose_schema(folder, Roles(), name="rows")

@@ -29,6 +29,7 @@ __all__ = ["SAMPLE_ROWS", "sampled_rows"]
 
 SAMPLE_ROWS = 500_000
 TRAIN = SPLIT_NAMES[0]
+_SHOWN = 5
 
 
 def sampled_rows(path: Path, files: Sequence[RowFile]) -> pa.Table:
@@ -40,7 +41,7 @@ def sampled_rows(path: Path, files: Sequence[RowFile]) -> pa.Table:
     Raises:
         ExamplesError: a file is damaged, files do not go together, or no row is for training.
     """
-    schema = _columns(files)
+    schema = _columns(path, files)
     by_name = None if SPLIT in schema.names else split_by_name(files, path)
     if by_name is not None:
         files = [file for file, split in zip(files, by_name, strict=True) if split == TRAIN]
@@ -62,10 +63,16 @@ def sampled_rows(path: Path, files: Sequence[RowFile]) -> pa.Table:
     return table
 
 
-def _columns(files: Sequence[RowFile]) -> pa.Schema:
-    """Those that every file has."""
+def _columns(path: Path, files: Sequence[RowFile]) -> pa.Schema:
+    """Those that every file has. Refuses a folder of different tables, such as events, users and items."""
     schema = common_schema(files)
     names = [name for name in schema.names if all(name in file.schema.names for file in files)]
+    for file in files:
+        others = [name for name in file.schema.names if name not in names]
+        if len(others) > len(names):
+            has = f"{file.path.name} has {', '.join(others[:_SHOWN])}, which others have not"
+            problem = f"is a folder of several tables: {has}; name the file of labelled rows"
+            raise ExamplesError(path, problem)
     if any(isinstance(file, LibsvmFile) and not file.even for file in files):
         names = [name for name in names if name in LISTS]
     return pa.schema([schema.field(name) for name in names])
