@@ -39,7 +39,9 @@ __all__ = [
 SCHEMA_FILE = "schema.yaml"
 DataName = Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")]
 ExamplesFile = Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")]
-SchemaFile = Annotated[Path | None, typer.Option(help="Schema file of your examples.")]
+SchemaFile = Annotated[
+    Path | None, typer.Option(help="Schema file of your examples, or another one for a named data set.")
+]
 GroupColumn = Annotated[
     str | None,
     typer.Option(
@@ -97,7 +99,7 @@ def given(
     """
     if examples is not None and schema is None and (examples / SCHEMA_FILE).is_file():
         schema = examples / SCHEMA_FILE
-    if (data is None) == (examples is None) or (examples is None) != (schema is None):
+    if (data is None) == (examples is None) or (examples is not None and schema is None):
         fail("give --data NAME, or --examples FILE together with --schema FILE", 2)
     with wants():
         from rankd_training.data import catalog
@@ -109,8 +111,11 @@ def given(
     if data is not None:
         with wants(DataError), download_bar() as progress:
             folder = catalog.get(data, root=root, progress=progress)
-            schema = catalog.describe(data).schema
-        source = Source(folder / "examples.parquet", schema, asked)
+            own = catalog.describe(data).schema
+        if schema is not None:
+            check_there(schema)
+            more = ("--schema", schema.name, *more)
+        source = Source(folder / "examples.parquet", schema or own, asked)
         return Given(data, source, ("--data", data, *more), data)
     assert examples is not None
     assert schema is not None

@@ -45,7 +45,10 @@ def train(
     ] = None,
     schema: Annotated[
         Path | None,
-        typer.Option(help="Schema file of your examples; default: schema.yaml in their folder."),
+        typer.Option(
+            help="Schema file of your examples, default: schema.yaml in their folder; or another one for a "
+            "named data set."
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -107,7 +110,7 @@ def train(
     check_architecture(model)
     if examples is not None and schema is None and (examples / SCHEMA_FILE).is_file():
         schema = examples / SCHEMA_FILE
-    if (data is None) == (examples is None) or (examples is None) != (schema is None):
+    if (data is None) == (examples is None) or (examples is not None and schema is None):
         hint = "`rankd schema infer FILE` proposes a schema"
         fail(f"give --data NAME, or --examples FILE together with --schema FILE; {hint}", 2)
     given = {"epochs": epochs, "seed": seed, "split": split, "split_time": split_time}
@@ -121,7 +124,7 @@ def train(
 
         with wants(DataError), download_bar() as progress:
             folder = catalog.get(data, root=root, progress=progress)
-        examples, schema = folder / "examples.parquet", schema_of(data)
+        examples, schema = folder / "examples.parquet", schema or schema_of(data)
     assert examples is not None
     assert schema is not None
     check_there(examples, schema)

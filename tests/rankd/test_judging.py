@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from rankd.cli import app
+from rankd_training.data import catalog
 from rankd_training.recipes import ctr
 from rankd_training.settings import TrainSettings
 from tests.training.tables import examples_table, write
@@ -243,6 +245,26 @@ def test_rows_that_name_no_split_are_dealt_out_for_all_models_alike(place: Path,
     assert "--set batch_size=100" in found["command"]
     assert found["models"]["lr"]["settings"]["batch_size"] == 100
     assert found["models"]["lr"]["settings_from"] == "settings.yaml + --set"
+
+
+def test_a_named_data_set_can_have_another_schema(place: Path, tmp_path: Path) -> None:
+    data_sets = catalog.describe("movielens-synthetic")
+    text = data_sets.schema.read_text().replace("name: movielens", "name: other", 1)
+    (tmp_path / "other.yaml").write_text(text)
+    asked: tuple[str | Path, ...] = (
+        "compare",
+        "--data",
+        "movielens-synthetic",
+        "--schema",
+        tmp_path / "other.yaml",
+        "--root",
+        tmp_path,
+    )
+    asked += ("--models", "popularity", "--seeds", "1", "--resamples", "5", "--home", tmp_path, "--json")
+    assert "--data movielens-synthetic --schema other.yaml" in json.loads(rankd(*asked))["command"]
+    (trial,) = (tmp_path / "trials").glob("*/trial.json")
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert json.loads(trial.read_text())["digests"]["schema"] == digest
 
 
 def test_tune_writes_settings_that_train_and_compare_take(place: Path) -> None:
