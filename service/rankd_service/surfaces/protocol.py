@@ -24,6 +24,7 @@ from rankd_service.surfaces.pushback import Pushback
 
 __all__ = ["BoundedProtocol", "Bounds"]
 
+_MOST_SMALL_PIECES, _SMALL = 1000, 16
 _MOST_HEAD_BYTES = 64 << 10
 _LENGTH = re.compile(rb"0*[0-9]{1,18}")
 
@@ -77,6 +78,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._begun = False
         self._turned_away: bytes | None = None  # the answer to a request that was not let in, once it is here
         self._waited_s = 0.0  # how long what is read now may have been here already
+        self._body_bytes = self._body_pieces = 0
         self._body_left = 0  # of a request that asked for another protocol, which the parser stopped at
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -169,6 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Note that the head has ended, and whether the parser will read the body."""
         self._head_bytes, self._empty_bytes = None, 0
+        self._body_bytes = self._body_pieces = 0
         if self.parser.should_upgrade():
             self._body_left = self._announced()
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > _MOST_HEAD_BYTES:
@@ -189,7 +192,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Pass a piece of the body on, unless the request was refused."""
         self._empty_bytes = 0
+        self._body_bytes += len(body)
+        self._body_pieces += 1
         if self._turned_away is not None or self._is_over():
+            return
+        if self._body_pieces > _MOST_SMALL_PIECES and self._body_bytes < self._body_pieces * _SMALL:
+            # Each piece costs what a kilobyte does; a megabyte in bytes would keep the loop for a second.
+            self._refuse(
+                HTTPStatus.BAD_REQUEST,
+                RejectReason.MALFORMED,
+                f"the body comes in pieces of less than {_SMALL} bytes; send it whole, or in larger ones",
+            )
             return
         if self._bounds.short():
             # Bodies are held before anybody is let in: many at once may be more than all that is let in.

@@ -44,6 +44,17 @@ def test_a_body_in_many_pieces_is_no_endless_trailer() -> None:
     assert written(said).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(("size", "number", "status"), [(1, 20_000, 400), (1, 900, 200), (64, 20_000, 200)])
+def test_a_body_is_not_gathered_byte_by_byte(size: int, number: int, status: int) -> None:
+    rejected: list[RejectReason] = []
+    head = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunks = (b"%x\r\n" % size + b"x" * size + b"\r\n") * number
+    pieces = [chunks[at : at + 60_000] for at in range(0, len(chunks), 60_000)]
+    said = asyncio.run(told(head, *pieces, b"0\r\n\r\n", bounds=Bounds(rejected=rejected.append)))
+    assert written(said).startswith(b"HTTP/1.1 %d" % status)
+    assert rejected == ([RejectReason.MALFORMED] if status == 400 else [])
+
+
 def test_a_refusal_is_not_taken_for_the_answer_of_an_earlier_request() -> None:
     rejected: list[RejectReason] = []
     said = asyncio.run(told(request("/") + b"garbage\r\n\r\n", bounds=Bounds(rejected=rejected.append)))
