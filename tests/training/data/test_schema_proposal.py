@@ -225,6 +225,16 @@ def test_users_and_items_are_told_by_what_people_call_them_and_it_is_said(tmp_pa
     )
 
 
+def test_a_column_that_is_said_to_name_users_is_looked_up_whatever_it_is_called(tmp_path: Path) -> None:
+    table = interactions().rename_columns({"user_id": "who", "item_id": "what"})
+    fields = proposed(tmp_path, table, user="who", item="what")[1].fields
+    assert {fields[name].kind for name in ("who", "what")} == {Kind.CATEGORICAL}
+    assert fields["who"].hash_buckets == 2048
+    assert fields["recent"].shares == "what"
+    table = table.rename_columns({"who": "visitor", "what": "product"})
+    assert [view.key for view in proposed(tmp_path, table)[1].stored_views] == ["visitor", "product"]
+
+
 def test_entries_of_libsvm_lines_are_ids_by_position_or_one_list(tmp_path: Path) -> None:
     path = tmp_path / "rows.libfm"
     lines = [f"{k % 2} {k % 50}:1 {100 + k % 30}:1 {200}:{k / 7:.2f}" for k in range(300)]

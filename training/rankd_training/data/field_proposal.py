@@ -75,7 +75,9 @@ def is_broken_id(name: str, column: Any) -> bool:
     return len(seen) > 0 and bool(pc.all(pc.equal(pc.floor(seen), seen)).as_py())
 
 
-def propose_field(name: str, column: Any, *, called: str, shares: str | None = None) -> Proposal:
+def propose_field(
+    name: str, column: Any, *, called: str, shares: str | None = None, names_things: bool = False
+) -> Proposal:
     """Propose a field for a column (Arrow, dictionaries decoded, not chunked).
 
     Args:
@@ -83,6 +85,7 @@ def propose_field(name: str, column: Any, *, called: str, shares: str | None = N
         column: its values, or a sample of them.
         called: what the field is called; more are called so and `_hour`, and so on.
         shares: the field whose table a list of its ids should use, if it is one.
+        names_things: whether its numbers are ids, whatever it is called.
     """
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
@@ -107,6 +110,8 @@ def propose_field(name: str, column: Any, *, called: str, shares: str | None = N
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return _lookup(name, called, "string", values, "text")
     if pa.types.is_integer(kind):
+        if names_things:
+            return _lookup(name, called, "int64", values, "ids")
         return _integer(name, called, seen, values)
     return _measure(name, called, seen)
 

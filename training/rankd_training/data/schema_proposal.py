@@ -30,36 +30,14 @@ __all__ = ["Roles", "SchemaProposal", "propose_schema"]
 _EVENT_TIME = "event_time"
 # From the surest to the least sure.
 _USERS = (
-    *(
-        "user_id",
-        "userid",
-        "uid",
-        "user",
-        "customer_id",
-        "customerid",
-        "member_id",
-        "visitor_id",
-        "viewer_id",
-    ),
-    *("subscriber_id", "account_id"),
-)
+    "user_id userid uid user customer_id customerid member_id visitor_id viewer_id subscriber_id account_id "
+    "customer visitor viewer"
+).split()
 _ITEMS = (
-    *(
-        "item_id",
-        "itemid",
-        "iid",
-        "item",
-        "product_id",
-        "productid",
-        "sku",
-        "asin",
-        "goods_id",
-        "ad_id",
-        "adid",
-    ),
-    *("creative_id", "offer_id", "listing_id", "movie_id", "film_id", "video_id", "song_id", "track_id"),
-    *("book_id", "game_id", "article_id", "news_id", "post_id", "document_id", "doc_id", "content_id"),
-)
+    "item_id itemid iid item product_id productid sku asin goods_id ad_id adid creative_id offer_id listing_id "
+    "movie_id film_id video_id song_id track_id book_id game_id article_id news_id post_id document_id doc_id "
+    "content_id product article movie film video song"
+).split()
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,12 +224,14 @@ class _Views:
             yield f"    event_time: {quoted(self.time or _EVENT_TIME)}"
         yield "    fields:"
         for column in columns:
-            yield from self._field(column)
+            yield from self._field(column, key)
 
-    def _field(self, column: str) -> Iterator[str]:
+    def _field(self, column: str, key: str | None) -> Iterator[str]:
         values, item = whole(self.table[column]), self.item
         shares = self.called[item] if item is not None and holds_ids_of(values, self.table[item]) else None
-        found = propose_field(column, values, called=self.called[column], shares=shares)
+        found = propose_field(
+            column, values, called=self.called[column], shares=shares, names_things=column == key
+        )
         nulls = f", null in {values.null_count / len(values):.1%}" if values.null_count else ""
         yield f"      # {_line(column)}: {found.reason}{nulls}"
         yield from (f"      - {field}" for field in found.fields)
