@@ -29,15 +29,15 @@ __all__ = ["Roles", "SchemaProposal", "propose_schema"]
 
 _EVENT_TIME = "event_time"
 # From the surest to the least sure.
-_USERS = (
-    "user_id userid uid user customer_id customerid member_id visitor_id viewer_id subscriber_id account_id "
-    "customer visitor viewer"
-).split()
-_ITEMS = (
-    "item_id itemid iid item product_id productid sku asin goods_id ad_id adid creative_id offer_id listing_id "
-    "movie_id film_id video_id song_id track_id book_id game_id article_id news_id post_id document_id doc_id "
-    "content_id product article movie film video song"
-).split()
+_USERS = """
+    user_id userid uid user customer_id customerid member_id visitor_id viewer_id subscriber_id account_id
+    customer visitor viewer
+"""
+_ITEMS = """
+    item_id itemid iid item product_id productid sku asin goods_id ad_id adid creative_id offer_id listing_id
+    movie_id film_id video_id song_id track_id book_id game_id article_id news_id post_id document_id doc_id
+    content_id product article movie film video song
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,9 +242,9 @@ def _repeats(column: Any) -> bool:
     return not pa.types.is_nested(column.type) and not names_rows(column)
 
 
-def _named(table: pa.Table, names: Sequence[str], taken: Collection[str]) -> str | None:
+def _named(table: pa.Table, names: str, taken: Collection[str]) -> str | None:
     called = {column.lower(): column for column in reversed(table.column_names) if column not in taken}
-    return next((called[name] for name in names if name in called), None)
+    return next((called[name] for name in names.split() if name in called), None)
 
 
 def _line(text: str) -> str:

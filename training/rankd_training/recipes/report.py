@@ -15,7 +15,8 @@ def render_metrics(result: RunResult) -> Table:
     Where no row has a user, there is no column of AUCs within users.
     """
     of_users = any(found.user_auc is not None for by in result.metrics.values() for found in by.values())
-    table = Table(title=f"{result.record.model}, best epoch {result.record.best_epoch}")
+    title = f"{result.record.model}, best epoch {result.record.best_epoch}"
+    table = Table(title=title, title_justify="left", box=None)
     for column in ("split", "task"):
         table.add_column(column, overflow="fold")
     for column in ("rows", "base rate", "AUC", *["AUC per user"] * of_users, "log loss", "ECE"):
