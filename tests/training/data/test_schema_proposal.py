@@ -328,14 +328,16 @@ def test_what_names_a_row_or_is_broken_is_no_field_and_it_is_said(tmp_path: Path
             order_id=np.arange(N) * 3,
             amount=np.random.default_rng(1).permutation(N) * 7,
             shop_id=[None if k % 5 == 0 else float(k % 40) for k in range(N)],
+            ratio=[float("inf") if k % 50 == 0 else k / 7 for k in range(N)],
             shown=[f"2024-01-{1 + k % 28:02} 12:00:00" for k in range(N)],
         ),
     )
     fields = {field.source for field in parse_schema(found.text).fields.values()}
-    assert not fields & {"impression_id", "order_id", "shop_id", "shown"}
+    assert not fields & {"impression_id", "order_id", "shop_id", "shown", "ratio"}
     assert "amount" in fields, "a number may be another one in each row"
     assert "impression_id, order_id: another value in each row, so no field" in found.notes
     assert any(note.startswith("shop_id: whole numbers stored as fractions") for note in found.notes)
+    assert "# ratio: infinite, or beyond 32-bit floats, in some rows" in found.text
     assert "# shown: a time as text; store it as a timestamp" in found.text
 
 

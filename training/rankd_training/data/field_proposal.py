@@ -29,6 +29,7 @@ _LONGEST_LIST = 50
 _HEAVY_TAIL = 5.0  # standard deviations between mean and maximum
 _FEW_LEVELS = 2
 _FEW_TEXTS = 1000
+_LARGEST = float(np.finfo(np.float32).max)
 _YEARS_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
 _ID_NAME = re.compile(r"(^|_)(id|ids|uid|code|key|hash|zip|zipcode|ip)(_\d+)?$|[a-z]Id$", re.IGNORECASE)
 _TIME_NAME = re.compile(r"(^|_)(time|timestamp|ts|at|date)($|_)", re.IGNORECASE)
@@ -127,6 +128,8 @@ def _unfit(name: str, column: Any, seen: Any) -> str | None:
         return "a time as text; store it as a timestamp to have its hour and weekday"
     if is_broken_id(name, column):
         return "whole numbers stored as fractions; cast it to int64, which may have nulls"
+    if pa.types.is_floating(kind) and (np.abs(seen.to_numpy(zero_copy_only=False)) > _LARGEST).any():
+        return "infinite, or beyond 32-bit floats, in some rows; make these null, or cut them off"
     if not _is_read(kind):
         return f"no field reads columns of type {kind}; cast it"
     return None

@@ -77,7 +77,8 @@ def split_codes(piece: Piece) -> npt.NDArray[np.int8]:
     """The split each row names -> 0 for train, 1 for valid, 2 for test [n]."""
     array = piece.column(SPLIT)
     if not (pa.types.is_string(array.type) or pa.types.is_large_string(array.type)):
-        piece.refuse(SPLIT, f"expected {', '.join(SPLIT_NAMES)} as strings, got a column of {array.type}")
+        problem = f"expected {', '.join(SPLIT_NAMES)} as strings, got a column of {array.type}"
+        piece.refuse(SPLIT, f"{problem}; rename it, or deal rows out without it: `--split 80/10/10`")
     found = pc.index_in(array, value_set=pa.array(SPLIT_NAMES, array.type))
     code_n = np.asarray(found.fill_null(_NOBODY).to_numpy(zero_copy_only=False))
     if (code_n < 0).any():
