@@ -51,6 +51,7 @@ async def send_all(
     head = "\r\n".join([*lines, *(f"{k}: {v}" for k, v in headers.items())])
     requests = [f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
     pool = _Pool(host, port)
+    gc.collect()  # before the start is set: it may take a while
     outcomes = [Outcome(due) for due in due_s.tolist()]
     loop = asyncio.get_running_loop()
     start = loop.time() + 0.1 + len(outcomes) / _NOTED_A_SECOND
@@ -72,7 +73,6 @@ def _unlooked_at() -> Iterator[None]:
 
     That would be the generator's stall, and look like the service's.
     """
-    gc.collect()
     gc.freeze()
     try:
         yield

@@ -25,6 +25,7 @@ from rankd_service.surfaces.pushback import Pushback
 __all__ = ["BoundedProtocol", "Bounds"]
 
 _MOST_SMALL_PIECES, _SMALL = 1000, 16
+_LAST_CALL_S = 0.5
 _MOST_HEAD_BYTES = 64 << 10
 _LENGTH = re.compile(rb"0*[0-9]{1,18}")
 
@@ -112,6 +113,17 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_waiting()
         self._stop_waiting_for_reader()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """End with the process: after the answer that is due, or a moment for a request that is on its way.
+
+        Whoever was let in last has not asked yet, and would lose what it is sending.
+        """
+        cycle: Any = self.cycle  # None before the first request, whatever uvicorn declares
+        if not self._is_over() and (cycle is None or self._begun):
+            self.loop.call_later(_LAST_CALL_S, super().shutdown)
+        else:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came; end the connection where a head goes on beyond the limit."""

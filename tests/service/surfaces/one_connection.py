@@ -9,7 +9,7 @@ import uvicorn
 
 from rankd_service.surfaces.protocol import BoundedProtocol, Bounds
 
-__all__ = ["Recording", "app", "request", "told", "written"]
+__all__ = ["Recording", "app", "opened", "request", "told", "written"]
 
 
 class Recording(asyncio.Transport):
@@ -63,13 +63,19 @@ async def echo(receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-async def told(*pieces: bytes, bounds: Bounds | None = None, wait_s: float = 0.0) -> list[bytes | str]:
-    """What a connection answers to pieces of requests."""
+def opened(bounds: Bounds | None = None) -> tuple[BoundedProtocol, Recording]:
+    """Open a connection."""
     config = uvicorn.Config(app, http=BoundedProtocol, ws="none", log_config=None, lifespan="off")
     config.load()
     protocol = BoundedProtocol(config, uvicorn.server.ServerState(), {}, bounds=bounds)
     transport = Recording()
     protocol.connection_made(transport)
+    return protocol, transport
+
+
+async def told(*pieces: bytes, bounds: Bounds | None = None, wait_s: float = 0.0) -> list[bytes | str]:
+    """What a connection answers to pieces of requests."""
+    protocol, transport = opened(bounds)
     for piece in pieces:
         protocol.data_received(piece)
         for _ in range(20):

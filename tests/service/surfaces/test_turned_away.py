@@ -8,9 +8,10 @@ from collections.abc import Mapping
 import pytest
 import uvicorn
 
+from rankd_service.surfaces import protocol as protocol_module
 from rankd_service.surfaces.protocol import BoundedProtocol, Bounds
 from rankd_service.surfaces.pushback import Pushback
-from tests.service.surfaces.one_connection import Recording, app, request, told, written
+from tests.service.surfaces.one_connection import Recording, app, opened, request, told, written
 
 SHUT = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nlate"
 
@@ -101,3 +102,28 @@ def test_who_was_turned_away_twice_and_let_in_then_keeps_the_connection() -> Non
 def test_a_request_behind_one_that_is_being_answered_is_answered_after_it() -> None:
     said = written(asyncio.run(told(request("/") + request("/echo"), bounds=shut_to(b"/echo"))))
     assert said.index(b"\r\n\r\nbody") < said.index(b"HTTP/1.1 200", 20)
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_a_request_on_its_way_when_the_process_ends_is_answered(
+    asked_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol_module, "_LAST_CALL_S", 0.05)
+
+    async def ends() -> tuple[list[bytes | str], list[bytes | str]]:
+        connection, transport = opened()
+        idle, nobody = opened()
+        if asked_before:
+            connection.data_received(request("/"))
+            await asyncio.sleep(0.01)
+        connection.data_received(request("/")[:10])
+        for one in (connection, idle):
+            one.shutdown()
+        assert not transport.is_closing()
+        connection.data_received(request("/")[10:])
+        await asyncio.sleep(0.1)
+        return transport.said, nobody.said
+
+    said, unasked = asyncio.run(ends())
+    assert written(said).count(b"HTTP/1.1 200") == 1 + asked_before
+    assert (said[-1], unasked) == ("close", ["close"])
