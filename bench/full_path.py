@@ -21,16 +21,13 @@ import itertools
 import json
 import multiprocessing
 import os
-import shlex
 import statistics
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -45,7 +42,7 @@ from rich.console import Console
 from bench.export import session
 from bench.models import build, request_of, schema_of, tensors
 from bench.naive import Naive, naive_onnx, tiled
-from bench.serving import Connection, graph_inputs, machine, p50_us, spread
+from bench.serving import Connection, graph_inputs, made_by, p50_us, spread
 from bench.untrained import fill, published
 from rankd_contract.signature import SCORES
 from rankd_export.graph import to_onnx
@@ -104,9 +101,7 @@ def main() -> None:
             console.print(row)
             rows.append(row)
     report = {
-        "command": shlex.join(["python", "bench/full_path.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        **made_by("full_path.py"),
         "candidates": CANDIDATES,
         "rows": rows,
     }

@@ -15,15 +15,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shlex
 import statistics
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +32,7 @@ from rich.console import Console
 
 from bench.export import microseconds, session
 from bench.models import build, request_of, schema_of, tensors
-from bench.serving import machine
+from bench.serving import made_by
 from bench.untrained import USERS, fill, packed, published
 from rankd.load.bodies import zipf_shares
 from rankd_contract.schema import Entity, FeatureSchema
@@ -77,9 +74,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="folder for item-parts.json and .md")
     options = parser.parse_args()
     report: dict[str, Any] = {
-        "command": shlex.join(["python", "bench/item_parts.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        **made_by("item_parts.py"),
         "candidates": CANDIDATES,
     }
     if options.only != "traffic":

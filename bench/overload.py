@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import statistics
-import sys
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from bench.serving import machine
+from bench.serving import made_by
 from rankd.load.sender import NOT_SENT
 from tests.faults.loaded import DEADLINE_MS, Loaded, N, in_time, ms, serving, share_in_time, statuses
 
@@ -46,9 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="rankd-") as folder, serving(Path(folder)) as loaded:
         rounds = [measured(loaded, options.times, options.seconds) for _ in range(options.rounds)]
     report = {
-        "command": shlex.join(["python", "bench/overload.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        **made_by("overload.py"),
         "candidates": N,
         "deadline_ms": DEADLINE_MS,
         "goodput_to_peak": statistics.median(found["goodput_to_peak"] for found in rounds),

@@ -127,9 +127,7 @@ def main() -> None:
         resident = resident_mib(process.pid)
 
     report = {
-        "command": shlex.join(["python", "bench/serving.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
+        **made_by("serving.py"),
         "candidates": len(whole["item_ids"]),
         "rounds": options.rounds,
         "p50_us": {name: statistics.median(r[name] for r in rounds) for name in rounds[0]},
@@ -169,6 +167,15 @@ def write(report: dict[str, Any], folder: Path) -> None:
     made = f"`{report['command']}`, {report['date']}, {report['machine']}"
     head = f"# A whole request beside the bare runtime\n\n{made}"
     (folder / "serving.md").write_text(f"{head}\n\n```\n{text}\n```\n", encoding="utf-8")
+
+
+def made_by(script: str) -> dict[str, str]:
+    """Say which command measured, when, and on what."""
+    return {
+        "command": shlex.join(["python", f"bench/{script}", *sys.argv[1:]]),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": machine(),
+    }
 
 
 def machine() -> str:

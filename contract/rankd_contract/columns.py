@@ -20,7 +20,7 @@ from rankd_contract.errors import ValueTypeError
 from rankd_contract.hashing import MAX_STRING_BYTES, Strings
 from rankd_contract.schema import DType, Field, Kind
 
-__all__ = ["Column", "Values"]
+__all__ = ["UNITS_A_SECOND", "YEAR_10000_S", "Column", "Values"]
 
 Values = Strings | NDArray[np.int64] | NDArray[np.float64]
 
@@ -31,9 +31,9 @@ _TYPES: dict[DType, tuple[type, ...]] = {
     DType.BOOL: (bool,),
 }
 _ARROW_INTS = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool"}
-_UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _INT64 = range(-(2**63), 2**63)
-_YEAR_10000_S = 253_402_300_800
+YEAR_10000_S = 253_402_300_800
 _SECONDS = "whole seconds since 1970"
 
 
@@ -121,7 +121,7 @@ def _flat(rows: Sequence[Any], field: Field, owner: NDArray[Any]) -> Values:
 
 def _moments(numbers: NDArray[np.int64], field: Field, owner: NDArray[Any]) -> NDArray[np.int64]:
     """Refuse times that are no seconds: milliseconds would be a date far away, and quietly wrong."""
-    if field.derive is not None and (late := numbers >= _YEAR_10000_S).any():
+    if field.derive is not None and (late := numbers >= YEAR_10000_S).any():
         row = int(owner[int(np.argmax(late))])
         raise ValueTypeError(
             field.name, row, _SECONDS, "a time after the year 9999 (in milliseconds, or finer?)"
@@ -164,7 +164,7 @@ def _flat_arrow(array: Any, field: Field, owner: NDArray[Any]) -> Values:
         offsets = np.frombuffer(offset_buffer, width)[array.offset : array.offset + n + 1].astype(np.int64)
         return _short(Strings(np.frombuffer(data or b"", np.uint8), offsets), field, owner)
     if field.derive is not None and found.startswith("timestamp["):
-        unit = _UNITS_A_SECOND[found.removeprefix("timestamp[").partition(",")[0].rstrip("]")]
+        unit = UNITS_A_SECOND[found.removeprefix("timestamp[").partition(",")[0].rstrip("]")]
         filled = array.cast("int64").fill_null(0)
         return np.asarray(filled.to_numpy(zero_copy_only=False), np.int64) // unit
     if field.dtype in {DType.INT, DType.BOOL} and found in _ARROW_INTS:

@@ -15,6 +15,7 @@ from rankd_contract.hashing import MAX_STRING_BYTES
 from rankd_contract.schema import DType
 
 __all__ = [
+    "NAME",
     "check_value",
     "duration",
     "items",
@@ -29,7 +30,7 @@ __all__ = [
 
 _E = TypeVar("_E", bound=StrEnum)
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PYTHON = {DType.STRING: (str,), DType.INT: (int,), DType.FLOAT: (int, float), DType.BOOL: (bool,)}
@@ -73,7 +74,7 @@ def text_of(node: dict[str, Any], key: str, at: str, default: str) -> str:
 def name_of(node: dict[str, Any], at: str) -> str:
     """Return the mapping's own name."""
     name = node.get("name")
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise SchemaError(
             f"{at}.name: expected a letter, then letters, digits, '_', '.', '-', got {shown(name)}"
         )

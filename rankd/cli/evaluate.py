@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rankd_training.measures.intervals import Estimate
     from rankd_training.runs.evaluation import Evaluation, SliceMetrics, Subject
 
-__all__ = ["RunFolder", "SplitName", "evaluate", "other_rows"]
+__all__ = ["RunFolder", "SplitName", "evaluate"]
 
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a training run (printed by `rankd train`).")]
 SplitName = Annotated[
@@ -85,7 +85,7 @@ def evaluate(
             }
         )
         return
-    for line in other_rows(subject):
+    for line in _other_rows(subject):
         tell.print(f"[bold yellow]note[/]: {line}", soft_wrap=True)
     if subject.calibrated:
         tell.print("[dim]scores are calibrated, as they are where the model is served[/]")
@@ -93,7 +93,7 @@ def evaluate(
         out.print(table)
 
 
-def other_rows(subject: Subject) -> list[str]:
+def _other_rows(subject: Subject) -> list[str]:
     """Say what a person must know of rows that are not those of the training."""
     if subject.same_file:
         return []

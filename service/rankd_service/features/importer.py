@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankd_contract.columns import Column
+from rankd_contract.columns import YEAR_10000_S, Column
 from rankd_contract.encoding import Block, Encoder
 from rankd_contract.errors import ValueTypeError
 from rankd_contract.hashing import Strings
@@ -34,7 +34,6 @@ __all__ = ["ImportReport", "import_rows"]
 
 _TIMEOUT_S = 30.0
 _DAY_MS = 86_400_000
-_YEAR_10000_S = 253_402_300_800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ def import_rows(  # noqa: PLR0913  # options are passed by name
     batch_rows: int = 16_384,
     progress: Callable[[int, int], None] | None = None,
     resume: bool = True,
-    now_s: float = _YEAR_10000_S,
+    now_s: float = YEAR_10000_S,
 ) -> ImportReport:
     """Write one row an entity, under the keys the service reads. `progress` gets rows done and rows in all.
 

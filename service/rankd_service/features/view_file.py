@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rankd_contract.arrow_text import misencoded
-from rankd_contract.columns import Column
+from rankd_contract.columns import UNITS_A_SECOND, YEAR_10000_S, Column
 from rankd_contract.errors import SchemaMismatch, ValueTypeError
 from rankd_contract.hashing import Strings, hash_strings, salt
 from rankd_contract.keys import MAX_ID_BYTES
@@ -26,10 +26,6 @@ from rankd_contract.schema import FeatureView
 from rankd_service.errors import StartupFailed
 
 __all__ = ["ViewFile"]
-
-# What a row may be dated: 1970 to 9999. A number beyond is of another unit, or nobody's date.
-_LATEST_S = 253_402_300_799
-_UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 class ViewFile:
@@ -96,14 +92,15 @@ class ViewFile:
         if column.null_count:
             raise ValueTypeError(name, first_row + _first_null(column), "a time", "null")
         if pa.types.is_timestamp(column.type):
-            a_second = _UNITS_A_SECOND[column.type.unit]
+            a_second = UNITS_A_SECOND[column.type.unit]
             ticks = pc.cast(column, pa.int64()).to_numpy(zero_copy_only=False)
         elif pa.types.is_integer(column.type):
             a_second, ticks = 1, column.to_numpy(zero_copy_only=False)
         else:
             raise ValueTypeError(name, 0, "a timestamp or whole seconds since 1970", str(column.type))
+        # 1970 to 9999: a number beyond is of another unit, or nobody's date.
         # Compared in the column's own type and unit: turned into another, the largest numbers wrap around.
-        early, late = ticks < 0, ticks > min((_LATEST_S + 1) * a_second - 1, np.iinfo(ticks.dtype).max)
+        early, late = ticks < 0, ticks > min(YEAR_10000_S * a_second - 1, np.iinfo(ticks.dtype).max)
         if (early | late).any():
             at = int(np.argmax(early | late))
             got = "a time before 1970" if early[at] else "a time after 9999, or a number of a finer unit"

@@ -316,8 +316,9 @@ def test_a_missing_value_does_not_hide_whose_a_column_is(tmp_path: Path) -> None
     table = interactions()
     user = table["user_id"].to_numpy()
     city = pa.array([None if k % 7 == 0 else f"city-{user[k] % 9}" for k in range(N)])
-    _, schema = proposed(tmp_path, table.append_column("city", city))
-    assert "city" in {field.name for field in schema.of(Entity.USER)[0].fields}
+    height = pa.array(np.where(np.arange(N) % 7 == 0, np.nan, 150.5 + user % 40))  # as numpy says it
+    _, schema = proposed(tmp_path, table.append_column("city", city).append_column("height", height))
+    assert {"city", "height"} <= {field.name for field in schema.of(Entity.USER)[0].fields}
 
 
 def test_what_names_a_row_or_is_broken_is_no_field_and_it_is_said(tmp_path: Path) -> None:

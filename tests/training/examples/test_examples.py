@@ -14,14 +14,10 @@ from rankd_contract.schema_file import parse_schema
 from rankd_training.data.row_files import BATCH_ROWS
 from rankd_training.data.splits import SplitPlan
 from rankd_training.errors import ExamplesError
-from rankd_training.examples.examples import Examples, load_examples
+from rankd_training.examples.examples import load_examples
+from tests.training.examples.loaded import load, repeated
 from tests.training.fields import mixed_schema
 from tests.training.tables import examples_table, with_column, with_value, write
-
-
-def load(folder: Path, table: pa.Table | None = None, **arguments: Any) -> Examples:
-    path, _ = write(folder, table)
-    return load_examples(path, mixed_schema(), **arguments)
 
 
 def refused(folder: Path, table: pa.Table) -> ExamplesError:
@@ -176,10 +172,6 @@ def test_a_group_or_a_split_of_another_type_is_refused(tmp_path: Path) -> None:
     assert "got a column of int64" in str(error)
 
 
-def repeated(times: int) -> pa.Table:
-    return pa.concat_tables([examples_table()] * times).combine_chunks()
-
-
 @pytest.mark.parametrize(("column", "value"), [("clicked", 7), ("split", "validate"), ("income", np.inf)])
 def test_rows_are_counted_over_the_whole_file(tmp_path: Path, column: str, value: Any) -> None:
     table = repeated(20)
@@ -292,64 +284,6 @@ def test_a_time_to_split_by_that_is_missing_or_null_is_named(tmp_path: Path) -> 
         write(tmp_path, examples_table().append_column("when", pa.array(values)))
         with pytest.raises(ExamplesError, match=said):
             load_examples(path, mixed_schema(), split=plan)
-
-
-def test_what_memory_would_not_hold_is_mapped_and_equal(tmp_path: Path) -> None:
-    table = repeated(20)
-    held = load(tmp_path, table)
-    mapped = load(tmp_path, table, in_memory_bytes=0, cache=tmp_path / "cache")
-    assert isinstance(mapped.blocks[Entity.USER].ids, np.memmap)
-    for entity in Entity:
-        assert np.array_equal(held.blocks[entity].ids, mapped.blocks[entity].ids)
-        assert np.array_equal(held.blocks[entity].values, mapped.blocks[entity].values)
-    assert np.array_equal(held.label_nT, mapped.label_nT)
-    assert np.array_equal(held.group_n, mapped.group_n)
-    for name, rows in held.rows.items():
-        assert np.array_equal(rows, mapped.rows[name])
-
-
-def test_mapped_rows_are_encoded_once_for_the_same_files_and_schema(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path / "cache"
-    first = load(tmp_path, in_memory_bytes=0, cache=cache)
-    (folder,) = cache.iterdir()
-    with monkeypatch.context() as frozen:
-        frozen.setattr("rankd_training.examples.examples._encode", None)
-        again = load(tmp_path, in_memory_bytes=0, cache=cache)
-    assert np.array_equal(first.blocks[Entity.ITEM].ids, again.blocks[Entity.ITEM].ids)
-    again.blocks[Entity.ITEM].ids[:] = 0
-    assert first.blocks[Entity.ITEM].ids.any(), "what a run writes stays its own"
-    load(tmp_path, in_memory_bytes=0, cache=cache, split=SplitPlan())
-    load(tmp_path, in_memory_bytes=0, cache=cache, group_column="item_id")
-    load(tmp_path, examples_table(seed=1), in_memory_bytes=0, cache=cache)
-    assert len(list(cache.iterdir())) == 4, "another split, group or file is encoded anew"
-    assert folder in cache.iterdir()
-
-
-def test_of_two_processes_that_encode_the_same_rows_both_have_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path / "cache"
-    with monkeypatch.context() as blind:  # as where the other finishes after this one has looked
-        blind.setattr("rankd_training.examples.examples.load_arrays", lambda *arguments: None)
-        first = load(tmp_path, in_memory_bytes=0, cache=cache)
-        second = load(tmp_path, in_memory_bytes=0, cache=cache)
-    assert np.array_equal(first.blocks[Entity.ITEM].ids, second.blocks[Entity.ITEM].ids)
-    assert len(list(cache.iterdir())) == 1
-
-
-def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "cache").touch()
-    with pytest.raises(ExamplesError, match=r"cache.*set XDG_CACHE_HOME .* or raise in_memory_mb"):
-        load(tmp_path, in_memory_bytes=0, cache=tmp_path / "cache")
-
-
-def test_rows_that_cannot_be_encoded_leave_nothing_in_the_cache(tmp_path: Path) -> None:
-    table = with_value(examples_table(), "clicked", 700, 3)
-    with pytest.raises(ExamplesError):
-        load(tmp_path, table, in_memory_bytes=0, cache=tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
 
 
 LIBFM = """

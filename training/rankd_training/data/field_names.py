@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from itertools import count
 
+from rankd_contract.schema_values import NAME
 from rankd_contract.strict_yaml import read_yaml
 
 __all__ = ["field_names", "quoted"]
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _DERIVED = ("", "_hour", "_day")
 _LONGEST = 64 - max(map(len, _DERIVED))
@@ -24,8 +24,8 @@ def field_names(columns: Sequence[str]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     # Whose name can stay comes first, or another might take it.
-    for column in sorted(columns, key=lambda c: not _NAME.fullmatch(c)):
-        plain = column if _NAME.fullmatch(column) else re.sub(r"[^A-Za-z0-9_.-]", "_", f"f_{column}")
+    for column in sorted(columns, key=lambda c: not NAME.fullmatch(c)):
+        plain = column if NAME.fullmatch(column) else re.sub(r"[^A-Za-z0-9_.-]", "_", f"f_{column}")
         short = plain if len(plain) <= _LONGEST else plain[: _LONGEST - 4]
         others = {*columns, *(name + end for name in found.values() for end in _DERIVED)} - {column}
         candidates = (short if n == 1 else f"{short}_{n}" for n in count(1))

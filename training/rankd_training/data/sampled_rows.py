@@ -46,12 +46,10 @@ def sampled_rows(path: Path, files: Sequence[RowFile]) -> pa.Table:
     if by_name is not None:
         files = [file for file, split in zip(files, by_name, strict=True) if split == TRAIN]
     num_rows = sum(file.num_rows for file in files)
-    by_hash = (
-        SplitPlan().codes(num_rows, None) == 0 if SPLIT not in schema.names and by_name is None else None
-    )
-    stride = max(
-        1, math.ceil(sum(math.ceil(f.num_rows / BATCH_ROWS) for f in files) * BATCH_ROWS / SAMPLE_ROWS)
-    )
+    dealt = SPLIT not in schema.names and by_name is None
+    by_hash = SplitPlan().codes(num_rows, None) == 0 if dealt else None
+    num_pieces = sum(math.ceil(file.num_rows / BATCH_ROWS) for file in files)
+    stride = max(1, math.ceil(num_pieces * BATCH_ROWS / SAMPLE_ROWS))
     taken, first_row = [], 0
     for number, batch in enumerate(common_batches(files, schema)):
         if number % stride == 0:

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from rankd_training.data.field_names import field_names, quoted
-from rankd_training.data.field_proposal import is_broken_id, is_id_name, is_time, propose_field
+from rankd_training.data.field_proposal import Proposal, is_broken_id, is_id_name, is_time, propose_field
 from rankd_training.data.label_proposal import choose_labels, is_outcome_name, is_two_valued
 from rankd_training.data.libsvm import LibsvmFile, entries_by_position
 from rankd_training.data.row_files import open_rows
@@ -70,7 +70,8 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
 
     Raises:
         ExamplesError: the file cannot be read, a column named is not there, a label that was named is not of
-            0 and 1, no label can be told, or a column of ids is not of whole numbers or text.
+            0 and 1, no label can be told, a column of ids is not of whole numbers or text, or a view has no
+            field.
     """
     files = open_rows(path)
     table = sampled_rows(path, files)
@@ -105,13 +106,13 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     own = [c for c in keys if is_id_name(c) or not pa.types.is_integer(table[c].type)]
     if user is None or item is None:
         key = next(iter((*own, *keys)), None)
-        views = _Views(table, called, None, _event_time(table, rest, ()))
+        views = _Views(path, table, called, None, _event_time(table, rest, ()))
         remark = "" if key else "No column tells the rows apart; `rankd features import` needs one."
         columns = [c for c in rest if c not in {key, *own}]
         lines += views.view("row", "item", key or "id", columns, remark)
     else:
         of = sides(table, [c for c in rest if c not in own], user, item)
-        views = _Views(table, called, item, _event_time(table, rest, (user, item)))
+        views = _Views(path, table, called, item, _event_time(table, rest, (user, item)))
         lines += views.view("user", "user", user, [user, *of["user"]])
         lines += views.view("item", "item", item, [item, *of["item"]])
         lines += views.view("context", "context", None, of["context"]) if of["context"] else []
@@ -206,6 +207,7 @@ def _event_time(table: pa.Table, columns: Sequence[str], entities: Sequence[str]
 class _Views:
     """Writes views: of which rows, how fields are called, whose ids the items' are, when events were."""
 
+    path: Path
     table: pa.Table
     called: Mapping[str, str]
     item: str | None
@@ -223,18 +225,22 @@ class _Views:
             yield "    # When a stored row was true; `rankd features import` needs this column in its file."
             yield f"    event_time: {quoted(self.time or _EVENT_TIME)}"
         yield "    fields:"
-        for column in columns:
-            yield from self._field(column, key)
+        proposals = {column: self._proposal(column, key) for column in columns}
+        if not any(found.fields for found in proposals.values()):
+            why = "; ".join(f"{_line(column)}: {found.reason}" for column, found in proposals.items())
+            raise ExamplesError(self.path, f"nothing can be a field of view '{name}' ({why or 'no column'})")
+        for column, found in proposals.items():
+            missing = self.table[column].null_count / self.table.num_rows
+            nulls = f", null in {missing:.1%}" if missing else ""
+            yield f"      # {_line(column)}: {found.reason}{nulls}"
+            yield from (f"      - {field}" for field in found.fields)
 
-    def _field(self, column: str, key: str | None) -> Iterator[str]:
+    def _proposal(self, column: str, key: str | None) -> Proposal:
         values, item = whole(self.table[column]), self.item
         shares = self.called[item] if item is not None and holds_ids_of(values, self.table[item]) else None
-        found = propose_field(
+        return propose_field(
             column, values, called=self.called[column], shares=shares, names_things=column == key
         )
-        nulls = f", null in {values.null_count / len(values):.1%}" if values.null_count else ""
-        yield f"      # {_line(column)}: {found.reason}{nulls}"
-        yield from (f"      - {field}" for field in found.fields)
 
 
 def _repeats(column: Any) -> bool:

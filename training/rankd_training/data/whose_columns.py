@@ -34,6 +34,8 @@ def follows(table: pa.Table, column: str, entity: str) -> bool:
         values = pc.binary_join(values.cast(pa.list_(pa.string())), "\x1f")
     elif pa.types.is_nested(values.type):
         return False
+    elif pa.types.is_floating(values.type):
+        values = pc.if_else(pc.is_nan(values), pa.scalar(None, values.type), values)  # missing, as in fields
     pairs = pa.table({"entity": whole(table[entity]), "value": values}).drop_null()
     num_pairs = pairs.group_by(["entity", "value"]).aggregate([]).num_rows
     return num_pairs == len(whole(pairs["entity"]).unique()) < pairs.num_rows

@@ -27,7 +27,7 @@ class LogisticConfig:
     """Nothing to choose: regularisation belongs to training.
 
     Attributes:
-        embedding_std: standard deviation of the initial weights; 0 starts at the base rate for every value.
+        embedding_std: standard deviation of the initial weights; with 0 no value says anything at first.
     """
 
     embedding_std: float = 0.0

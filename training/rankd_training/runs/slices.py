@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rankd_contract.columns import UNITS_A_SECOND
 from rankd_contract.schema import Derive, FeatureSchema, Kind
 from rankd_training.errors import SettingError
 from rankd_training.examples.examples import Examples
@@ -26,7 +27,6 @@ __all__ = ["Slice", "by_activity", "by_field"]
 QUANTILES = 4
 MOST_VALUES = 12
 SECONDS_A_DAY, THURSDAY = 86_400, 3
-_UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def by_field(path: Path, schema: FeatureSchema, name: str, row_N: npt.NDArray[np
         length_N = _plain(pc.list_value_length(array).fill_null(0))
         return _named("empty", length_N == 0) + _quantiles(length_N, length_N > 0, "length ")
     if field and field.derive:
-        units = _UNITS_A_SECOND[array.type.unit] if pa.types.is_timestamp(array.type) else 1
+        units = UNITS_A_SECOND[array.type.unit] if pa.types.is_timestamp(array.type) else 1
         seconds_N = _plain(array.cast(pa.int64()).fill_null(0)) // units
         array = pa.array(_derived(seconds_N, field.derive))
     ordered = field is None or field.kind is Kind.NUMERIC or field.derive is not None

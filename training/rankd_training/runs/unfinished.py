@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,11 +111,9 @@ class Unfinished:
         tree = asdict(settings) | {name: str(getattr(settings, name).absolute()) for name in _PATHS}
         _write(self.folder / SETTINGS, {"format": FORMAT, **tree})
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """Have the run to oneself. Raises RunError where another process is at it."""
-        with held(self.folder / SETTINGS, "this run"):
-            yield
+        return held(self.folder / SETTINGS, "this run")
 
     def settings(self) -> TrainSettings:
         """Return what the run was told. Raises RunError where there is no such run."""

@@ -174,9 +174,7 @@ class TrialStore:
         folder = self._folder(trial)
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = folder.parent / f".{folder.name}.lock"
-        with held(
-            lock, "this trial", waits=True
-        ):  # another process may be at it, and be done when it is our turn
+        with held(lock, "this trial", waits=True):  # and it may be done when it is our turn
             return (None if again else self.find(trial)) or self._train(trial, folder, progress)
 
     def _train(self, trial: Trial, folder: Path, progress: Progress) -> TrialResult:
