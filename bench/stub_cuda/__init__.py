@@ -62,19 +62,26 @@ def soname_of(*libraries: str) -> list[str]:
 
 
 def environment(folder: Path) -> Mapping[str, str]:
-    """Return the environment of a process that is to see the device."""
-    return {**os.environ, "LD_LIBRARY_PATH": str(folder)}
+    """Return the environment of a process that is to see the device.
+
+    It sees onnxruntime under another path, for that loads what lies in `nvidia` beside it before anything
+    else: real libraries, where torch or `rankd[cuda]` brought them.
+    """
+    made = folder / "site" / "onnxruntime"
+    if not made.exists():
+        shutil.copytree(_package(), made, copy_function=os.symlink)
+    path = os.pathsep.join(filter(None, (str(made.parent), os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": path}
 
 
 def with_all_kernels(folder: Path) -> Mapping[str, str]:
     """Likewise, of one that is to list all kernels: onnxruntime asks TensorRT too, which is not there."""
-    made = folder / "site" / "onnxruntime"
-    shutil.copytree(_package(), made, copy_function=os.symlink)
+    seen = environment(folder)
     # Each finds its neighbours by the path that it was itself loaded by.
-    (made / "capi" / _TENSORRT).unlink(missing_ok=True)
-    _gcc(made / "capi" / _TENSORRT, _HERE / "tensorrt.c")
-    before = os.environ.get("PYTHONPATH", "")
-    return {**environment(folder), "PYTHONPATH": os.pathsep.join(filter(None, (str(made.parent), before)))}
+    tensorrt = folder / "site" / "onnxruntime" / "capi" / _TENSORRT
+    tensorrt.unlink(missing_ok=True)
+    _gcc(tensorrt, _HERE / "tensorrt.c")
+    return seen
 
 
 def _compile(folder: Path, name: str, symbols: list[str], pattern: str) -> None:

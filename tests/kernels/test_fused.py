@@ -16,12 +16,12 @@ from torch import Tensor
 from bench.kernels import twins
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":  # read as Triton is imported, which another test's torch.compile may do first
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="module")
 def fused() -> ModuleType:
-    if DEVICE == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"  # is read when a kernel is defined
     pytest.importorskip("triton", reason="needs Triton: pip install triton")
     from bench.kernels import fused as made
 
