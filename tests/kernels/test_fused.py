@@ -16,8 +16,6 @@ from torch import Tensor
 from bench.kernels import twins
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":  # read as Triton is imported, which another test's torch.compile may do first
-    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="module")
