@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankd_contract.arrow_whole import is_float, whole_numbers
 from rankd_contract.errors import ValueTypeError
 from rankd_contract.hashing import MAX_STRING_BYTES, Strings
 from rankd_contract.schema import DType, Field, Kind
@@ -74,8 +75,9 @@ class Column:
     def from_arrow(cls, array: Any, field: Field) -> Column:
         """Lay out an Arrow array (not chunked) of `field`. Raises ValueTypeError where the type does not fit.
 
-        Integers widen to int64, floats and decimals to float64. An integer column serves a float field, not
-        the reverse. A timestamp serves a field that derives from a time, as whole seconds since 1970.
+        Integers widen to int64, floats and decimals to float64. An integer column serves a float field, and a
+        float column an integer field as long as its numbers are whole. A timestamp serves a field that
+        derives from a time, as whole seconds since 1970.
         """
         valid = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), np.bool_)
         if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
@@ -91,6 +93,9 @@ class Column:
             return cls(
                 _flat_arrow(items, field, np.repeat(np.arange(len(valid)), np.diff(offsets))), valid, offsets
             )
+        if field.dtype is DType.INT and is_float(array.type):
+            numbers, valid = whole_numbers(field.name, array)
+            return cls(_moments(numbers, field, np.arange(len(valid))), valid)
         return cls(_flat_arrow(array, field, np.arange(len(valid))), valid)
 
 
@@ -172,7 +177,7 @@ def _flat_arrow(array: Any, field: Field, owner: NDArray[Any]) -> Values:
         return _moments(np.asarray(filled.to_numpy(zero_copy_only=False), np.int64), field, owner)
     if field.dtype is DType.FLOAT and found.startswith("decimal"):
         array, found = array.cast("double"), "double"
-    if field.dtype is DType.FLOAT and found in _ARROW_INTS | {"float", "double", "halffloat"}:
+    if field.dtype is DType.FLOAT and (found in _ARROW_INTS or is_float(found)):
         return _rounded(np.asarray(array.to_numpy(zero_copy_only=False), np.float64), field)
     of = field.dtype.value if field.derive is None else f"timestamps, or of {_SECONDS}"
     raise ValueTypeError(field.name, 0, f"a column of {of}", found)

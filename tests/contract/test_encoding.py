@@ -95,6 +95,19 @@ def test_narrow_integers_encode_as_wide_ones(kind: pa.DataType) -> None:
     assert_equal(offline, encode(EXAMPLE, "item", Column.from_python(rows, field), Entity.ITEM))
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+def test_whole_numbers_stored_as_floats_encode_as_the_integers_they_are(kind: pa.DataType) -> None:
+    """As pandas writes integers where some are missing."""
+    schema = one("{name: shop, kind: categorical, dtype: int64, hash: 1000}")
+    integers = pa.array([0, 7, None, -3, 2047], pa.int64())
+    floats = integers.cast(pa.float64()).cast(kind, safe=False)
+    nan = pa.array([0.0, 7.0, float("nan"), -3.0, 2047.0]).cast(kind, safe=False)
+    expected = encode(schema, "shop", Column.from_arrow(integers, schema.fields["shop"])).ids
+    for array in (floats, nan, floats.slice(1), pa.array([], kind)):
+        found = encode(schema, "shop", Column.from_arrow(array, schema.fields["shop"]))
+        np.testing.assert_array_equal(found.ids, expected[len(expected) - len(array) :])
+
+
 @given(
     st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e30, max_value=1e30), max_size=20)
 )

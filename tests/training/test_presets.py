@@ -38,6 +38,11 @@ def test_what_was_never_tried_has_no_preset() -> None:
     assert preset("movielens-100k", "armnet") == {}
 
 
+def test_a_model_that_is_read_weight_by_weight_takes_larger_steps_on_anything() -> None:
+    assert preset(None, "lr")["learning_rate"] > preset(None, "fm")["learning_rate"] > 0.001
+    assert preset("census-income", "lr") == preset(None, "lr")
+
+
 def test_a_preset_can_be_changed_without_changing_the_next_ones() -> None:
     preset("movielens-100k", "mlcc")["epochs"] = 1
     assert preset("movielens-100k", "mlcc")["epochs"] != 1

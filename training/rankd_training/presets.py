@@ -26,6 +26,10 @@ _UNSEARCHED: Mapping[str, Any] = {
     "average_decay": 0.998,
 }
 
+# Where nothing was tried. Weights that are read alone, one a value, want larger steps than a network: of
+# 0.001, 0.003 and 0.01 these gave the best validation AUC within ten epochs on diabetes130 and census-income.
+_ANYWHERE: Mapping[str, Mapping[str, Any]] = {"lr": {"learning_rate": 0.01}, "fm": {"learning_rate": 0.003}}
+
 # Five in six of MovieLens-100k's validation rows belong to users that training has not seen, so most user ids
 # are hidden there; of the synthetic set's rows it is one in five.
 _PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -212,5 +216,5 @@ _PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def preset(data: str | None, model: str) -> dict[str, Any]:
-    """Return keyword arguments for `TrainSettings`; none for a data set or model that was never tried."""
-    return deepcopy(dict(_PRESETS.get(data or "", {}).get(model, {})))
+    """Return keyword arguments for `TrainSettings`, for any data set and model; none, and its defaults do."""
+    return deepcopy(dict(_PRESETS.get(data or "", {}).get(model, _ANYWHERE.get(model, {}))))

@@ -55,6 +55,8 @@ class TrainSettings:
         denoise_from: first epoch in which a user's clicks that the model finds unlikely count less (PLD);
             None trusts every click.
         denoise_temperature: weights are a softmax of -loss / temperature over a user's clicks.
+        start_at_base_rate: the model's first answer is the training rows' share of positives; False, and
+            it is one half, as the papers' code has it.
         calibration: fitted on validation rows after training, per task: `platt` or `isotonic`; kept beside
             the weights and applied where the model is served.
         precision: `bfloat16` computes matrix products in 16 bits; weights and optimiser stay in 32.
@@ -97,6 +99,7 @@ class TrainSettings:
     funnel_penalty: float = 0.01
     denoise_from: int | None = None
     denoise_temperature: float = 0.1
+    start_at_base_rate: bool = True
     calibration: Literal["none", "platt", "isotonic"] = "none"
     precision: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False

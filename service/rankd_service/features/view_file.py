@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from rankd_contract.arrow_text import misencoded
+from rankd_contract.arrow_whole import is_float, whole_numbers
 from rankd_contract.columns import UNITS_A_SECOND, YEAR_10000_S, Column
 from rankd_contract.errors import SchemaMismatch, ValueTypeError
 from rankd_contract.hashing import Strings, hash_strings, salt
@@ -83,7 +84,7 @@ class ViewFile:
 
     def ids(self, batch: Any) -> list[str]:
         """Return a batch's ids."""
-        found: list[str] = _as_text(batch.column(self._view.key)).to_pylist()
+        found: list[str] = self._key_text(batch.column(self._view.key), 0).to_pylist()
         return found
 
     def event_times_ms(self, batch: Any, first_row: int) -> NDArray[np.int64]:
@@ -142,13 +143,7 @@ class ViewFile:
         )
 
     def _id_strings(self, batch: Any, first_row: int) -> Strings:
-        column = batch.column(self._view.key)
-        if column.null_count:
-            raise ValueTypeError(self._view.key, first_row + _first_null(column), "an id", "null")
-        text = _as_text(column)
-        if text is None:
-            raise ValueTypeError(self._view.key, 0, "a column of integers or strings", str(column.type))
-        strings = _strings(text)
+        strings = _strings(self._key_text(batch.column(self._view.key), first_row))
         lengths = np.diff(strings.offsets)
         wrong = (lengths == 0) | (lengths > MAX_ID_BYTES)
         if wrong.any():
@@ -156,6 +151,21 @@ class ViewFile:
             expected = f"an id of 1 to {MAX_ID_BYTES} bytes"
             raise ValueTypeError(self._view.key, first_row + at, expected, f"{lengths[at]} bytes")
         return strings
+
+    def _key_text(self, column: Any, first_row: int) -> Any:
+        """The ids of a column as Arrow strings. Raises ValueTypeError for a null, or what is no id."""
+        name, kind = self._view.key, column.type
+        if is_float(kind):
+            column = _whole(name, column, first_row)
+        if column.null_count:
+            raise ValueTypeError(name, first_row + _first_null(column), "an id", "null")
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            return column
+        if not pa.types.is_integer(column.type):
+            raise ValueTypeError(name, 0, "a column of integers or strings", str(kind))
+        return pc.cast(column, pa.string())
 
     def _groups_from(self, first_row: int) -> tuple[list[int], int]:
         """Find the row group of a row and those after it -> them, and how many rows come before it."""
@@ -186,13 +196,13 @@ class ViewFile:
             first_row += len(batch)
 
 
-def _as_text(column: Any) -> Any:
-    """Return a column of ids as Arrow strings, or None where it is of neither kind."""
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return column
-    return pc.cast(column, pa.string()) if pa.types.is_integer(column.type) else None
+def _whole(name: str, column: Any, first_row: int) -> Any:
+    """Ids that are stored as floats, as whole numbers. Raises ValueTypeError where one is none."""
+    try:
+        numbers, there = whole_numbers(name, column)
+    except ValueTypeError as error:
+        raise error.from_row(first_row) from None
+    return pa.array(numbers, mask=~there)
 
 
 def _strings(text: Any) -> Strings:

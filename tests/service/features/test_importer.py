@@ -183,6 +183,7 @@ IDS: dict[str, tuple[Any, list[str]]] = {
     "negative integers": (pa.array([-1, 0, 2**40]), ["-1", "0", str(2**40)]),
     "narrow integers": (pa.array([1, 2, 3], pa.int16()), ["1", "2", "3"]),
     "large unsigned": (pa.array([2**64 - 1, 1, 2], pa.uint64()), [str(2**64 - 1), "1", "2"]),
+    "whole numbers stored as floats": (pa.array([1.0, -2.0, 2.0**52]), ["1", "-2", str(2**52)]),
     "strings": (pa.array(["a", "ключ", "x" * 128]), ["a", "ключ", "x" * 128]),
     "large strings": (pa.array(["a", "b", "c"], pa.large_string()), ["a", "b", "c"]),
     "a dictionary": (pa.array(["a", "b", "c"]).dictionary_encode(), ["a", "b", "c"]),
@@ -231,7 +232,9 @@ WRONG: dict[str, tuple[dict[str, Any], str, int, str]] = {
     "duplicate id": ({"item_id": pa.array([5, 7, 5])}, "item_id", 2, "no other row has, got the id of row 0"),
     "empty id": ({"user_id": pa.array(["1", "", "3"])}, "user_id", 1, "an id of 1 to 128 bytes, got 0 bytes"),
     "long id": ({"user_id": pa.array(["1", "2", "é" * 65])}, "user_id", 2, "1 to 128 bytes, got 130 bytes"),
-    "float id": ({"item_id": pa.array([1.0, 2.0, 3.0])}, "item_id", 0, "integers or strings, got double"),
+    "fraction": ({"item_id": pa.array([1.0, 2.0, 3.5])}, "item_id", 2, "a whole number, got a fraction"),
+    "NaN id": ({"item_id": pa.array([1.0, float("nan"), 3.0])}, "item_id", 1, "an id, got null"),
+    "decimal": ({"item_id": pa.array([1, 2, 3]).cast(pa.decimal128(20, 1))}, "item_id", 0, "integers or str"),
     "null time": ({"event_time": pa.array([1, 2, None])}, "event_time", 2, "a time, got null"),
     "milliseconds": ({"event_time": pa.array([1, NOON_S * 1000, 2])}, "event_time", 1, "finer unit"),
     "text time": (

@@ -150,7 +150,8 @@ def test_what_may_be_a_second_label_is_no_field_and_is_named(tmp_path: Path) -> 
     assert "shown_first" in found.notes[3]
     both = proposal(tmp_path, shopping(), labels=("clicked", "ordered"), ignore=("shown_first",))
     assert [task.label for task in parse_schema(both.text).tasks] == ["clicked", "ordered"]
-    assert both.notes[1:] == ("label clicked: named by --label", "label ordered: named by --label")
+    assert both.notes[1:3] == ("label clicked: named by --label", "label ordered: named by --label")
+    assert all(": left out: " in note for note in both.notes[3:])
 
 
 def test_rows_that_are_nobodys_keep_their_flags_but_for_what_is_called_an_outcome(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_rows_that_are_nobodys_keep_their_flags_but_for_what_is_called_an_outcom
     fields = parse_schema(found.text).fields
     assert "ordered" not in fields
     assert {"shown_first", "member"} <= fields.keys()
-    assert found.notes[-1].startswith("member, shown_first: 0 or 1 too, and fields")
+    assert any(note.startswith("member, shown_first: 0 or 1 too, and fields") for note in found.notes)
 
 
 @pytest.mark.parametrize(
@@ -328,28 +329,67 @@ def test_what_names_a_row_or_is_broken_is_no_field_and_it_is_said(tmp_path: Path
             impression_id=[f"i-{k}" for k in range(N)],
             order_id=np.arange(N) * 3,
             amount=np.random.default_rng(1).permutation(N) * 7,
-            shop_id=[None if k % 5 == 0 else float(k % 40) for k in range(N)],
+            income=[f"{k / 7:.2f}" for k in range(N)],
+            postcode=[f"{k % 700:05}" for k in range(N)],
             ratio=[float("inf") if k % 50 == 0 else k / 7 for k in range(N)],
             shown=[f"2024-01-{1 + k % 28:02} 12:00:00" for k in range(N)],
         ),
     )
     fields = {field.source for field in parse_schema(found.text).fields.values()}
-    assert not fields & {"impression_id", "order_id", "shop_id", "shown", "ratio"}
+    assert not fields & {"impression_id", "order_id", "shown", "ratio", "income"}
     assert "amount" in fields, "a number may be another one in each row"
+    assert "postcode" in fields, "digits may name something"
     assert "impression_id, order_id: another value in each row, so no field" in found.notes
-    assert any(note.startswith("shop_id: whole numbers stored as fractions") for note in found.notes)
+    assert (
+        "income: left out: numbers as text; store it as float64 (or int64) to have it as a measure"
+        in found.notes
+    )
     assert "# ratio: infinite, or beyond 32-bit floats, in some rows" in found.text
     assert "# shown: a time as text; store it as a timestamp" in found.text
 
 
+def test_ids_with_nulls_that_were_stored_as_floats_are_read_as_the_ids_they_are(tmp_path: Path) -> None:
+    """As pandas stores them; and the schema trains."""
+    user = interactions()["user_id"].to_pylist()
+    as_floats = with_columns(
+        store_no=[None if k % 5 == 0 else float(k % 600) for k in range(N)],
+        visits=[None if k % 5 == 0 else float(k % 600) for k in range(N)],
+    )
+    holes = pa.array([None if k % 9 == 0 else i for k, i in enumerate(user)], pa.float64())
+    as_floats = as_floats.set_column(as_floats.column_names.index("user_id"), "user_id", holes)
+    found = proposal(tmp_path, as_floats)
+    schema = parse_schema(found.text)
+    assert [view.key for view in schema.stored_views] == ["user_id", "item_id"]
+    assert schema.fields["country"] in schema.of(Entity.USER)[0].fields, "a user is still told apart"
+    assert schema.fields["store_no"].kind is Kind.CATEGORICAL
+    assert schema.fields["visits"].kind is Kind.NUMERIC
+    assert "# visits: a measure, of whole numbers; if they name things" in found.text
+    assert "user_id: stored as floats, all of them whole: read as ids" in found.notes
+    (tmp_path / "s.yaml").write_text(found.text)
+    told = TrainSettings(
+        tmp_path / "rows.parquet", tmp_path / "s.yaml", tmp_path / "run", model="lr", epochs=1
+    )
+    assert ctr.train(told).record.rows["train"] > 0
+
+
+def test_only_what_can_be_an_id_is_suggested_as_one(tmp_path: Path) -> None:
+    table = interactions().drop_columns(["user_id", "recent"])
+    table = table.append_column("area_code", pa.array([0.5 + k % 9 for k in range(N)]))
+    table = table.append_column(
+        "shop_id", pa.array([None if k % 9 == 0 else float(k % 90) for k in range(N)])
+    )
+    found = proposal(tmp_path, table)
+    assert found.notes[0].endswith("say --user COLUMN, perhaps shop_id")
+    assert parse_schema(proposal(tmp_path, table, user="shop_id").text).stored_views[0].key == "shop_id"
+
+
 def test_ids_that_are_none_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    table = interactions()
-    broken = pa.array([None if k == 5 else float(k % 300) for k in range(N)])
-    at = table.column_names.index("item_id")
-    with pytest.raises(
-        ExamplesError, match=r"column 'item_id': an id is .* of double; cast it to int64, which"
+    for broken, problem in (
+        ([0.5 if k == 5 else float(k % 300) for k in range(N)], "and not all of it is whole"),
+        ([2.0**53 + 2 * (k % 300) for k in range(N)], "or small enough to be exact; cast it to int64"),
     ):
-        proposed(tmp_path, table.set_column(at, "item_id", broken).drop_columns("recent"))
+        with pytest.raises(ExamplesError, match=f"column 'shop': an id is .* of double .*{problem}"):
+            proposal(tmp_path, with_columns(shop=broken), item="shop")
     with pytest.raises(ExamplesError, match="column 'country': is named as the user's id and as the item's"):
         proposed(tmp_path, user="country", item="country")
     found = proposal(tmp_path, ignore=("user_id",))

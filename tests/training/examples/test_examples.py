@@ -73,6 +73,19 @@ def test_rows_that_are_nobodys_are_not_one_users(tmp_path: Path) -> None:
     assert np.array_equal(codes, again)
 
 
+def test_ids_stored_as_floats_read_as_the_ids_they_are(tmp_path: Path) -> None:
+    table = examples_table()
+    holes = [None if k % 9 == 0 else i for k, i in enumerate(table["user_id"].to_pylist())]
+    whole = load(tmp_path, with_column(table, "user_id", holes))
+    floats = load(tmp_path, with_column(table, "user_id", [None if i is None else float(i) for i in holes]))
+    assert np.array_equal(whole.group_n, floats.group_n)
+    assert np.array_equal(whole.blocks[Entity.USER].ids, floats.blocks[Entity.USER].ids)
+    broken = with_column(table, "item_id", [1.0] * 700 + [1.5] * 500)
+    assert "column 'item_id', row 700: field 'item_id' expects a whole number, got a fraction" in str(
+        refused(tmp_path, broken)
+    )
+
+
 def test_several_row_groups_read_as_one(tmp_path: Path) -> None:
     table = examples_table()
     whole = load(tmp_path, table)
@@ -159,10 +172,10 @@ def test_a_misspelt_column_is_answered_with_the_nearest_name(tmp_path: Path) -> 
 
 
 def test_a_column_type_is_refused_before_any_row_and_without_a_row(tmp_path: Path) -> None:
-    doubles = with_column(examples_table(), "item_id", [1.0] * 1200)
-    error = refused(tmp_path, doubles)
+    texts = with_column(examples_table(), "item_id", ["1"] * 1200)
+    error = refused(tmp_path, texts)
     assert (error.column, error.row) == ("item_id", None)
-    assert "expects a column of int64, got double; integers with nulls" in str(error)
+    assert "expects a column of int64, got string; cast it to int64, or make the field's dtype" in str(error)
 
 
 def test_a_group_or_a_split_of_another_type_is_refused(tmp_path: Path) -> None:

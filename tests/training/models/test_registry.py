@@ -123,3 +123,21 @@ def test_an_unknown_model_is_answered_with_the_known_ones() -> None:
         UnknownModel, match=rf"'din'; did you mean 'dnn'\? known: {', '.join(registry.names())}"
     ):
         registry.build("din", mixed_schema(), {})
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_a_models_output_biases_are_what_every_candidates_logits_have_in_common(name: str) -> None:
+    torch.manual_seed(0)
+    for schema in (mixed_schema(), categorical_schema(2, 3, num_tasks=3), table_schema()):
+        model = registry.build(name, schema, {}).eval()
+        biases, features = model.output_biases(), random_inputs(schema, 2, 5)
+        with torch.no_grad():
+            before_NT = model(features)
+            for at, bias in enumerate(biases):
+                bias.add_(torch.arange(bias.numel()) + at + 1.0)
+            moved_NT = model(features) - before_NT
+        expected_T = torch.arange(len(schema.tasks)) + 1.0
+        torch.testing.assert_close(moved_NT, expected_T.expand_as(moved_NT), atol=1e-4, rtol=0)
+    if name == "armnet":
+        plus = registry.build(name, mixed_schema(), {"deep_hidden": [8]}).eval()
+        assert sum(bias.numel() for bias in plus.output_biases()) == len(plus.schema.tasks)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import pytest
 import torch
 from rich.console import Console
@@ -19,7 +21,7 @@ from rankd_training.recipes.report import render_metrics
 from rankd_training.runs import checkpoint
 from rankd_training.runs.samples import sample_requests
 from rankd_training.settings import TrainSettings
-from tests.training.fields import MIXED
+from tests.training.fields import MIXED, random_inputs
 from tests.training.tables import examples_table, with_column, write
 
 SMALL = {"embedding_width": 4, "hidden": [16], "dropout": 0.1}
@@ -263,10 +265,50 @@ def test_a_tasks_weight_scales_its_loss(tmp_path: Path) -> None:
         write(folder)
         (folder / "schema.yaml").write_text(MIXED.replace("weight: 2.0", f"weight: {weight}"))
         # With weights at zero and no learning to speak of, each task's loss is log 2.
-        result = run(folder, model="lr", model_config={}, epochs=1, learning_rate=1e-9)
+        result = run(
+            folder, model="lr", model_config={}, epochs=1, learning_rate=1e-9, start_at_base_rate=False
+        )
         losses[weight] = result.record.epochs[0].loss
     assert losses["1.0"] == pytest.approx(2 * 0.6931, abs=1e-3)
     assert losses["3.0"] == pytest.approx(4 * 0.6931, abs=1e-3)
+
+
+def test_a_run_begins_at_the_base_rate_unless_told_otherwise(tmp_path: Path) -> None:
+    table = examples_table()
+    write(tmp_path)
+    train = table.filter(pc.field("split") == "train")
+    rates = [float(np.mean(train[name].to_numpy())) for name in ("clicked", "bought")]
+    assert abs(rates[1] - 0.5) > 0.1
+    for told, expected in ((True, rates), (False, [0.5, 0.5])):
+        name = f"run-{told}"
+        run(
+            tmp_path,
+            name=name,
+            model="fm",
+            model_config={},
+            epochs=1,
+            learning_rate=1e-9,
+            start_at_base_rate=told,
+        )
+        model = checkpoint.load(tmp_path / name)
+        with torch.no_grad():
+            score_NT = torch.sigmoid(model(random_inputs(model.schema, 3, 5)))
+        assert torch.allclose(score_NT, torch.tensor(expected), atol=0.01)
+
+
+def test_scores_that_say_less_than_one_number_are_warned_of_unless_calibrated(tmp_path: Path) -> None:
+    worse = {"model": "lr", "model_config": {}, "epochs": 1, "learning_rate": 1e-9}
+    said = run(tmp_path, name="half", start_at_base_rate=False, **worse).record.warnings
+    assert [warning.partition(":")[0] for warning in said] == [
+        "scores of buy are worse probabilities than one number for all rows "
+        "(0.355, the training rows' share of positives)"
+    ]
+    assert "log loss 0.6931 on validation rows, not 0.6" in said[0]
+    assert not run(
+        tmp_path, name="mended", start_at_base_rate=False, calibration="platt", **worse
+    ).record.warnings
+    good = run(tmp_path, name="good", model="dnn", model_config={}, epochs=2).record.warnings
+    assert not [warning for warning in good if "worse probabilities" in warning]
 
 
 def test_embedding_decay_touches_embeddings_only(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rankd_training.data.field_names import quoted
+from rankd_training.data.id_columns import is_id_name
 
-__all__ = ["Proposal", "is_broken_id", "is_id_name", "is_time", "propose_field"]
+__all__ = ["Proposal", "is_time", "propose_field", "unfit"]
 
 _MOST_VALUES = 256  # a longer vocabulary is nobody's to read
 _MOST_LEVELS = 32
@@ -31,7 +32,6 @@ _FEW_LEVELS = 2
 _FEW_TEXTS = 1000
 _LARGEST = float(np.finfo(np.float32).max)
 _YEARS_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
-_ID_NAME = re.compile(r"(^|_)(id|ids|uid|code|key|hash|zip|zipcode|ip)(_\d+)?$|[a-z]Id$", re.IGNORECASE)
 _TIME_NAME = re.compile(r"(^|_)(time|timestamp|ts|at|date)($|_)", re.IGNORECASE)
 _HISTORY_NAME = re.compile(r"(^|_)(recent|last|hist|history|seq|sequence|clicked|viewed)", re.IGNORECASE)
 
@@ -63,19 +63,6 @@ def is_time(name: str, column: Any) -> bool:
     return bounds["min"] is not None and low <= bounds["min"] and bounds["max"] < high
 
 
-def is_id_name(name: str) -> bool:
-    """Whether a column is called as something that names things."""
-    return _ID_NAME.search(name) is not None
-
-
-def is_broken_id(name: str, column: Any) -> bool:
-    """Whether a column is called as ids are and has whole numbers as fractions, as tools do with nulls."""
-    if not pa.types.is_floating(column.type) or not is_id_name(name):
-        return False
-    seen: Any = column.drop_null()
-    return len(seen) > 0 and bool(pc.all(pc.equal(pc.floor(seen), seen)).as_py())
-
-
 def propose_field(
     name: str, column: Any, *, called: str, shares: str | None = None, names_things: bool = False
 ) -> Proposal:
@@ -91,9 +78,8 @@ def propose_field(
     if pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
     kind, seen = column.type, column.drop_null()
-    unfit = _unfit(name, column, seen)
-    if unfit is not None:
-        return Proposal((), unfit)
+    if (reason := unfit(name, column)) is not None:
+        return Proposal((), reason)
     if is_time(name, column):
         derived = ("hour_of_day", "day_of_week")
         fields = tuple(
@@ -117,17 +103,17 @@ def propose_field(
     return _measure(name, called, seen)
 
 
-def _unfit(name: str, column: Any, seen: Any) -> str | None:
+def unfit(name: str, column: Any) -> str | None:
     """Say why a column can be no field as it is stored, and what to do; None where it can."""
-    kind = column.type
+    kind, seen = column.type, column.drop_null()
     if not len(seen):
         return "null in every row looked at"
     if _is_milliseconds(name, column):
         return "a time in milliseconds; store it in seconds, or as a timestamp, to have its hour"
     if _is_written_time(kind, seen):
         return "a time as text; store it as a timestamp to have its hour and weekday"
-    if is_broken_id(name, column):
-        return "whole numbers stored as fractions; cast it to int64, which may have nulls"
+    if _is_written_number(kind, seen):
+        return "numbers as text; store it as float64 (or int64) to have it as a measure"
     if pa.types.is_floating(kind) and (np.abs(seen.to_numpy(zero_copy_only=False)) > _LARGEST).any():
         return "infinite, or beyond 32-bit floats, in some rows; make these null, or cut them off"
     if not _is_read(kind):
@@ -154,6 +140,18 @@ def _is_written_time(kind: pa.DataType, seen: Any) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def _is_written_number(kind: pa.DataType, seen: Any) -> bool:
+    """Whether text is of numbers with fractions, such as `22013.55`; text of digits alone may be ids."""
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        return False
+    few = seen.slice(0, _FEW_TEXTS)
+    try:
+        number_n = few.cast(pa.float64()).to_numpy()
+    except pa.ArrowInvalid:
+        return False
+    return bool((np.floor(number_n) != number_n).any())  # so is NaN, which words like nan are read as
 
 
 def _lookup(name: str, called: str, dtype: str, values: Any, what: str) -> Proposal:
@@ -200,7 +198,12 @@ def _measure(name: str, called: str, seen: Any) -> Proposal:
     standard = {"standard": {"mean": _short(scaled_n.mean()), "std": _short(scaled_n.std())}}
     steps: Any = ["log1p", standard] if heavy else standard
     field = _field(called, name, kind="numeric", dtype="float32", default=_short(middle), transform=steps)
-    return Proposal((field,), "a measure with a long tail" if heavy else "a measure")
+    said = "a measure with a long tail" if heavy else "a measure"
+    if (np.floor(number_n) == number_n).all():
+        said += (
+            ", of whole numbers; if they name things, make it `kind: categorical, dtype: int64, hash: ...`"
+        )
+    return Proposal((field,), said)
 
 
 def _list(name: str, called: str, seen: Any, shares: str | None) -> Proposal:

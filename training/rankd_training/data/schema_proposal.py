@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from rankd_training.data.field_names import field_names, quoted
-from rankd_training.data.field_proposal import Proposal, is_broken_id, is_id_name, is_time, propose_field
+from rankd_training.data.field_proposal import Proposal, is_time, propose_field, unfit
+from rankd_training.data.id_columns import is_id_name, is_id_type, with_whole_ids
 from rankd_training.data.label_proposal import choose_labels, is_outcome_name, is_two_valued
 from rankd_training.data.libsvm import LibsvmFile, entries_by_position
 from rankd_training.data.row_files import open_rows
 from rankd_training.data.sampled_rows import sampled_rows
+from rankd_training.data.schema_notes import notes_of_ids, notes_of_labels, notes_of_sides
 from rankd_training.data.splits import SPLIT
 from rankd_training.data.whose_columns import follows, holds_ids_of, names_rows, sides, whole
 from rankd_training.errors import ExamplesError
@@ -85,6 +86,7 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     taken = {*labels, *roles.ignore, *filter(None, (roles.user, roles.item))}
     user = roles.user or _named(table, _USERS, taken)
     item = roles.item or _named(table, _ITEMS, taken)
+    table, from_floats = with_whole_ids(table, list(filter(None, (user, item))))
     _check_ids(path, table, user, item)
     rest = [c for c in table.column_names if c not in {SPLIT, *labels, *roles.ignore}]
     if any(isinstance(file, LibsvmFile) for file in files):
@@ -103,7 +105,8 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     ]
     keys = [c for c in rest if c not in {user, item} and names_rows(table[c])]
     # Each row has its own: a model that looks it up has seen none of those that it is asked for.
-    own = [c for c in keys if is_id_name(c) or not pa.types.is_integer(table[c].type)]
+    text = [c for c in keys if not pa.types.is_integer(table[c].type)]
+    own = [c for c in keys if is_id_name(c) or (c in text and unfit(c, whole(table[c])) is None)]
     if user is None or item is None:
         key = next(iter((*own, *keys)), None)
         views = _Views(path, table, called, None, _event_time(table, rest, ()))
@@ -123,9 +126,9 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
         source = f", label: {quoted(label)}" if task != label else ""
         lines += [f"  # {_line(label)}: {labels[label]}", f"  - {{name: {quoted(task)}{source}}}"]
     kept = [c for c in rest if is_two_valued(table[c])]
-    said = _notes(labels, doubtful, kept, sides=user is not None and item is not None)
-    broken = [c for c in rest if is_broken_id(c, whole(table[c]))]
-    notes = (*_note_of_sides(table, rest, user, item), *said, *_notes_of_ids(own, broken))
+    said = notes_of_labels(labels, doubtful, kept, sides=user is not None and item is not None)
+    kept_ids = [c for c in from_floats if c in {*rest, user, item}]
+    notes = (*notes_of_sides(table, rest, user, item), *said, *notes_of_ids(own, kept_ids), *views.left_out)
     return SchemaProposal("\n".join(lines) + "\n", notes)
 
 
@@ -134,11 +137,11 @@ def _check_ids(path: Path, table: pa.Table, user: str | None, item: str | None) 
         raise ExamplesError(path, "is named as the user's id and as the item's", column=user)
     for column in filter(None, (user, item)):
         kind = table[column].type
-        whole_number = pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
-        if not (whole_number or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-            problem = f"an id is a whole number or text, this column is of {kind}; cast it to int64"
-            if pa.types.is_floating(kind) and table[column].null_count:
-                problem += ", which may have nulls too"
+        if not is_id_type(kind):
+            problem = f"an id is a whole number or text, this column is of {kind}"
+            if pa.types.is_floating(kind):
+                problem += " and not all of it is whole, or small enough to be exact"
+            problem += "; cast it to int64 (nulls may stay)"
             raise ExamplesError(path, f"{problem}, or name another with --user and --item", column=column)
 
 
@@ -159,42 +162,7 @@ def _left_out(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
         yield "# If it is one, use --label; if it is known before the event, put its line into a view."
     for column in columns:
         found = propose_field(column, whole(table[column]), called=field_names([column])[column])
-        yield from (f"#      - {field}" for field in found.fields)
-
-
-def _notes_of_ids(own: Sequence[str], broken: Sequence[str]) -> Iterator[str]:
-    if own:
-        yield f"{', '.join(own)}: another value in each row, so no field"
-    for column in broken:
-        yield f"{column}: whole numbers stored as fractions, so no field; cast to int64, which may have nulls"
-
-
-def _notes(
-    labels: dict[str, str], left_out: Sequence[str], kept: Sequence[str], *, sides: bool
-) -> Iterator[str]:
-    yield from (f"label {label}: {reason}" for label, reason in labels.items())
-    for column in left_out:
-        yield f"{column}: may be a label: give --label {column}, or --ignore {column}; left out of the fields"
-    asked = [c for c in kept if is_outcome_name(c)] if sides else kept
-    if asked:
-        yield f"{', '.join(asked)}: 0 or 1 too, and fields; what is known only after the event needs --ignore"
-
-
-def _note_of_sides(
-    table: pa.Table, columns: Sequence[str], user: str | None, item: str | None
-) -> Iterator[str]:
-    """Say whose the rows are taken to be, and what a person might have meant."""
-    if user is not None and item is not None:
-        yield f"rows are of users ({user}) and items ({item}); else say --user and --item"
-        return
-    ids = [c for c in columns if c not in {user, item} and is_id_name(c) and _repeats(table[c])]
-    perhaps = f", perhaps {' or '.join(ids)}" if ids else ""
-    if user is not None:
-        yield f"{user} is a user's id, and no column is called as an item's: say --item COLUMN{perhaps}"
-    elif item is not None:
-        yield f"{item} is an item's id, and no column is called as a user's: say --user COLUMN{perhaps}"
-    elif ids:
-        yield f"no column is called as a user's id or an item's; where one is, say --user and --item{perhaps}"
+        yield from (f"#      - {line}" for line in found.fields)
 
 
 def _event_time(table: pa.Table, columns: Sequence[str], entities: Sequence[str]) -> str | None:
@@ -205,13 +173,17 @@ def _event_time(table: pa.Table, columns: Sequence[str], entities: Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """Writes views: of which rows, how fields are called, whose ids the items' are, when events were."""
+    """Writes views: of which rows, how fields are called, whose ids the items' are, when events were.
+
+    `left_out` fills with what became of columns that gave no field.
+    """
 
     path: Path
     table: pa.Table
     called: Mapping[str, str]
     item: str | None
     time: str | None
+    left_out: list[str] = field(default_factory=list)
 
     def view(
         self, name: str, entity: str, key: str | None, columns: Sequence[str], remark: str = ""
@@ -230,10 +202,12 @@ class _Views:
             why = "; ".join(f"{_line(column)}: {found.reason}" for column, found in proposals.items())
             raise ExamplesError(self.path, f"nothing can be a field of view '{name}' ({why or 'no column'})")
         for column, found in proposals.items():
+            if not found.fields:
+                self.left_out.append(f"{_line(column)}: left out: {found.reason}")
             missing = self.table[column].null_count / self.table.num_rows
             nulls = f", null in {missing:.1%}" if missing else ""
             yield f"      # {_line(column)}: {found.reason}{nulls}"
-            yield from (f"      - {field}" for field in found.fields)
+            yield from (f"      - {line}" for line in found.fields)
 
     def _proposal(self, column: str, key: str | None) -> Proposal:
         values, item = whole(self.table[column]), self.item
@@ -241,11 +215,6 @@ class _Views:
         return propose_field(
             column, values, called=self.called[column], shares=shares, names_things=column == key
         )
-
-
-def _repeats(column: Any) -> bool:
-    """Whether a column names something that several rows are of."""
-    return not pa.types.is_nested(column.type) and not names_rows(column)
 
 
 def _named(table: pa.Table, names: str, taken: Collection[str]) -> str | None:

@@ -96,12 +96,13 @@ def group_codes(piece: Piece, column: str, rows_before: int) -> npt.NDArray[np.i
     Rows with a null are nobody's, and so no two of them one user's; `rows_before` counts those of all files.
     """
     array = piece.column(column)
-    dtype = DType.INT if pa.types.is_integer(array.type) else DType.STRING
+    number = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
+    dtype = DType.INT if number else DType.STRING
     try:
         found = Column.from_arrow(array, Field(column, Kind.CATEGORICAL, dtype, column))
     except ValueTypeError as error:
         piece.refuse(
-            column, f"expected integers or short strings to group rows by, got {error.got}", error.row
+            column, f"expected whole numbers or short strings to group rows by, got {error.got}", error.row
         )
     values = found.values
     code_n = hash_strings(values).view(np.int64) if isinstance(values, Strings) else values.astype(np.int64)

@@ -115,8 +115,6 @@ def _remedy(field: Field, got: str) -> str:
     """What to do about a column of another type."""
     if field.derive is not None:
         return "; make it timestamps, as by pandas.to_datetime"
-    if field.dtype is DType.INT and got in {"double", "float"}:
-        return "; integers with nulls are often stored so: cast them to int64, or make the field float32"
     lists = field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}
     if got.startswith(("list<", "large_list<")) != lists:
         return f"; make the field's kind {'one of single values' if lists else 'sequence or multi_value'}"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rankd_training.errors import SettingError
-from rankd_training.layers.heads import Tower, linear
+from rankd_training.layers.heads import Tower, last_bias, linear
 
 __all__ = ["Experts", "TaskTowers", "mixed"]
 
@@ -69,3 +69,7 @@ class TaskTowers(nn.Module):
     def forward(self, task_NTH: Tensor) -> Tensor:
         """[N, T, H] -> logits [N, T]."""
         return torch.cat([tower(task_NTH[:, t]) for t, tower in enumerate(self.towers)], dim=1)
+
+    def output_biases(self) -> list[Tensor]:
+        """Return the constant of each task's logit, one number each."""
+        return [last_bias(tower) for tower in self.towers]

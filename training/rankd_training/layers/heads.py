@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-__all__ = ["Tower", "linear"]
+__all__ = ["Tower", "last_bias", "linear"]
 
 
 def linear(in_width: int, out_width: int) -> nn.Linear:
@@ -16,6 +16,11 @@ def linear(in_width: int, out_width: int) -> nn.Linear:
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def last_bias(network: nn.Module) -> Tensor:
+    """Return the bias of a network's last linear layer."""
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1].bias
 
 
 class Tower(nn.Module):

@@ -103,6 +103,10 @@ class ARMNet(nn.Module):
         logits, _ = self.explained(features)
         return logits
 
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.head.out.bias if self.deep is None else self.deep.bias_T]
+
     def explained(self, features: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs by signature name -> logits [N, T] and w [N, S, O], what each neuron takes of each slot."""
         row_N = features[ROW]

@@ -95,6 +95,10 @@ class DCNv2(nn.Module):
         logits: Tensor = self.head(self.mix(joined_N))
         return logits
 
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.head.bias]
+
     def _deep(self, first_N: Tensor) -> Tensor:
         deep_N: Tensor = self.deep(self.dropout(torch.relu(first_N)))  # section 3.3
         return deep_N

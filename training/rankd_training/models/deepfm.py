@@ -70,3 +70,7 @@ class DeepFM(nn.Module):
         fm_NT = fm_NT + self.interaction(user_RSE, item_NSE, row_N)  # ... + sum_{i<j} <V_i, V_j> x_i x_j
         logits: Tensor = fm_NT + self.head(self.deep(user_RSE, item_NSE, row_N))  # equations 3 and 4
         return logits
+
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.head.bias]

@@ -109,6 +109,10 @@ class DLRM(nn.Module):
         logits: Tensor = self.head(self.top(self.dropout(torch.relu(first_N))))
         return logits
 
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.head.bias]
+
 
 class _Bottom(nn.Module):
     """The MLP over plain numbers, ReLU after its last layer too; on user rows where it can be."""

@@ -52,3 +52,7 @@ class DNN(nn.Module):
         """Inputs by signature name -> logits [N, T]."""
         logits: Tensor = self.head(self.deep(*self.embedding(features), features[ROW]))
         return logits
+
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.head.bias]

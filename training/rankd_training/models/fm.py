@@ -63,3 +63,7 @@ class FactorizationMachine(nn.Module):
         linear_NT = self.bias_T + slot_sum(user_RSX[:, :, first], item_NSX[:, :, first], row_N)
         logits: Tensor = linear_NT + self.interaction(user_RSX[:, :, factors], item_NSX[:, :, factors], row_N)
         return logits
+
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.bias_T]

@@ -22,7 +22,7 @@ from rankd_training.errors import SettingError
 from rankd_training.layers.absorbed import absorb
 from rankd_training.layers.attention import Aggregation
 from rankd_training.layers.embedding import FeatureEmbedding, SideTokens
-from rankd_training.layers.heads import Tower, linear
+from rankd_training.layers.heads import Tower, last_bias, linear
 from rankd_training.layers.hubs import CategoricalHubs, SequenceHubs, Sides
 from rankd_training.layers.tokens import Rows, Tokens, learned
 from rankd_training.models.infnet_block import Block, State
@@ -96,6 +96,10 @@ class INFNet(nn.Module):
             state = block(state, row_N)
         task_NTE = state.tasks.x
         return torch.cat([head(task_NTE[:, t]) for t, head in enumerate(self.heads)], dim=1)
+
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [last_bias(head) for head in self.heads]
 
     def folded(self) -> INFNet:
         """Attentions multiplied out; what the last block reads is gated inside its attentions."""

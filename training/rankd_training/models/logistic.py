@@ -52,3 +52,7 @@ class LogisticRegression(nn.Module):
         user_RT = user_RST.sum(1) + self.bias_T
         logits: Tensor = user_RT.index_select(0, features[ROW]) + item_NST.sum(1)
         return logits
+
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.bias_T]

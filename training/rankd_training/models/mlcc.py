@@ -100,6 +100,10 @@ class MLCC(nn.Module):
         logits: Tensor = self.head(self.tower(local_NSO.reshape(-1, self.flat_width)))
         return logits
 
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.head.bias]
+
     def folded(self) -> MLCC:
         """Every layer in the order in which a runtime has least to copy."""
         served = deepcopy(self).eval()

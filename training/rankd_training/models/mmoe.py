@@ -74,3 +74,7 @@ class MMoE(nn.Module):
         gate_NTn = self.gate(user_RI, item_NI, row_N).reshape(-1, self.num_tasks, self.config.experts)
         logits: Tensor = self.towers(mixed(gate_NTn, expert_NnH))  # equation 7: g^k(x) = softmax(W_gk x)
         return logits
+
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return self.towers.output_biases()

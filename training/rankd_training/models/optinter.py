@@ -127,6 +127,10 @@ class OptInter(nn.Module):
         logits: Tensor = self.head(self.layers(first_NH))
         return logits
 
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.head.bias]
+
     def chosen(self) -> tuple[str, ...]:
         """Return what the pairs do, or now prefer, for `methods`; naive ones are left out."""
         found: dict[str, str] = {}

@@ -86,6 +86,10 @@ class PLE(nn.Module):
         logits: Tensor = self.towers(torch.stack(groups, dim=1))
         return logits
 
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return self.towers.output_biases()
+
 
 class _Extraction(nn.Module):
     """A layer after the experts' first Linears and the gates' scores: what each gate makes of its experts."""

@@ -84,6 +84,10 @@ class Wukong(nn.Module):
         logits: Tensor = self.head(self.tower(x_NnE.reshape(-1, self.flat_width)))
         return logits
 
+    def output_biases(self) -> list[Tensor]:
+        """Return the constants of the logits, T numbers in all."""
+        return [self.head.bias]
+
 
 class WukongLayer(nn.Module):
     """X' = LN( concat( FMB(X), LCB(X) ) + X ), equation 1. What is linear in X is done once per user row."""

@@ -26,6 +26,7 @@ from rankd_contract.schema_file import load_schema
 from rankd_training.errors import Diverged, ExamplesError, RunError, SettingError
 from rankd_training.examples.batches import Batches
 from rankd_training.examples.examples import examples_of
+from rankd_training.learning.base_rate import start_at_base_rate
 from rankd_training.learning.learner import Learner, all_finite
 from rankd_training.learning.losses import Loss
 from rankd_training.learning.optimisers import Optimisers
@@ -112,6 +113,8 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
     batches, train_n = Batches(examples), torch.from_numpy(examples.rows["train"])
 
     model = build_shared(settings, schema, ranks)
+    if settings.start_at_base_rate:
+        start_at_base_rate(model, examples.label_nT[examples.rows["train"]])
     optimisers, loss_of = Optimisers(model, settings, ranks), Loss(settings, examples, model)
     learner = Learner(model, optimisers, loss_of, unknowns, batches, settings, ranks)
     seen = unknowns.seen(model.embedding, (batch.features for batch in batches.in_turn(train_n)))
@@ -155,6 +158,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
         settings,
         examples,
         tuple(course.epochs),
+        metrics["valid"],
         best_epoch=course.best_epoch,
         parameters=parameters,
         started_at=course.started_at,

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from rankd_training.errors import RunError
-from rankd_training.examples.column_check import silent_columns
 from rankd_training.examples.examples import Examples
 from rankd_training.measures.calibration import FILE as CALIBRATION
 from rankd_training.measures.calibration import Calibrated
 from rankd_training.measures.metrics import TaskMetrics
 from rankd_training.models.registry import RankingModel
 from rankd_training.runs import checkpoint
+from rankd_training.runs.run_warnings import run_warnings
 from rankd_training.runs.samples import save_sample
 from rankd_training.settings import TrainSettings
 
@@ -42,8 +42,6 @@ __all__ = [
 
 METRICS, RUN = "metrics.json", "run.json"
 FORMAT = "rankd-run/1"
-
-_LEAST_TOLD = 3  # epochs: fewer are a try
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +92,14 @@ def record_of(
     settings: TrainSettings,
     examples: Examples,
     epochs: tuple[EpochRecord, ...],
+    valid: Mapping[str, TaskMetrics],
     *,
     best_epoch: int,
     parameters: int,
     started_at: str,
     ended_at: str,
 ) -> RunRecord:
-    """Put the record of a finished run together."""
+    """Put the record of a finished run together; `valid` is how good its scores are on validation rows."""
     named = {**asdict(settings), "examples": settings.examples.name, "schema": settings.schema.name}
     del named["output"]
     return RunRecord(
@@ -110,7 +109,7 @@ def record_of(
         examples_sha256=examples.sha256,
         split_by=examples.split_by,
         rows={split: len(rows) for split, rows in examples.rows.items()},
-        warnings=(*silent_columns(examples), *_too_short(settings, best_epoch, len(examples.rows["train"]))),
+        warnings=run_warnings(settings, examples, valid, best_epoch),
         parameters=parameters,
         settings=named,
         versions={
@@ -122,17 +121,6 @@ def record_of(
         best_epoch=best_epoch,
         epochs=epochs,
     )
-
-
-def _too_short(settings: TrainSettings, best_epoch: int, num_rows: int) -> list[str]:
-    """Warn of a run that was better after its last epoch than ever before."""
-    if best_epoch < settings.epochs or settings.epochs < _LEAST_TOLD:
-        return []
-    steps = settings.epochs * -(-num_rows // settings.batch_size)
-    return [
-        f"the last of {settings.epochs} epochs was the best so far ({steps:,} steps in all), so training "
-        f"ended too early: raise epochs, or lower batch_size from {settings.batch_size}"
-    ]
 
 
 def check_free(folder: Path) -> None:
