@@ -183,6 +183,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
 
 
-def shown_key(name: str) -> str:
-    """Return a caller's key as it may stand in an answer: never a value in disguise."""
-    return name if name.isidentifier() and name.isascii() and len(name) <= _MAX_KEY else "?"
+def shown_key(name: str, known: Sequence[str] = ()) -> str:
+    """Return a caller's key as it may stand in an answer: never a value in disguise.
+
+    What is no plain word is shown where it is nearly a `known` name, such as a column's for the field's.
+    """
+    if len(name) > _MAX_KEY or not name.isascii():
+        return "?"
+    plain = name.isidentifier() or (name.isprintable() and difflib.get_close_matches(name, known, 1))
+    return name if plain else "?"

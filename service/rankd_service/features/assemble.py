@@ -18,7 +18,7 @@ from rankd_contract.packing import FeatureStatus
 from rankd_contract.schema import Entity, FeatureSchema
 from rankd_contract.signature import tensors
 from rankd_service.domain import Candidates, Fields, RankRequest, User
-from rankd_service.errors import InvalidRequest, RejectReason, shown_key
+from rankd_service.errors import InvalidRequest, RejectReason
 from rankd_service.features.entity_rows import Draft, EntityPlan
 from rankd_service.features.near_caches import NearCaches
 from rankd_service.features.overrides import (
@@ -125,7 +125,9 @@ class Assembler:
         plan = self._plans[Entity.CONTEXT]
         for name in given:
             if name not in self._context_names:
-                raise unknown_field(f"context.{shown_key(name)}", name, self._context_names)
+                raise unknown_field(
+                    f"context.{shown_key(name, self._context_names)}", name, self._context_names
+                )
         block = Block.empty(1, plan.encoder.layout)
         for at in plan.encoder.layout.fields:
             field = at.field

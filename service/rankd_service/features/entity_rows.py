@@ -34,7 +34,7 @@ class EntityRows:
 
     `defaulted`, `lost`, `stale` and `unreadable` count entities of which at least one view is a default row,
     one because the store did not answer, one that was near at hand while it did not, or one that was there
-    and made no sense.
+    and made no sense; a row of which the request gives every field is read for nothing and counts for none.
 
     `stamps` are those that the near cache gave the rows which are exactly what it keeps, 0 elsewhere; where
     an entity has several views or none, no stamp stands for a whole row.
@@ -168,10 +168,11 @@ class EntityPlan:
                 missing = (statuses != FeatureStatus.PRESENT) & ~near
                 if view.on_stale is OnStale.USE:
                     missing &= statuses != FeatureStatus.OUTSIDE_MAX_AGE
-                defaulted, stale = defaulted | missing, stale | near
+                read = _rests_on_row(view, overrides, len(draft.ids))
+                defaulted, stale = defaulted | (missing & read), stale | (near & read)
                 if lost is not None:
-                    not_given = not_given | np.isin(statuses, _NOT_GIVEN)
-                unreadable = unreadable | (statuses >= FeatureStatus.CORRUPT)
+                    not_given = not_given | (np.isin(statuses, _NOT_GIVEN) & read)
+                unreadable = unreadable | ((statuses >= FeatureStatus.CORRUPT) & read)
         stamps = self._stamps(draft, by_view)
         for given in overrides:
             given.apply(draft.block)
@@ -241,6 +242,15 @@ class EntityPlan:
             return 0
         block.ids[beyond] = UNKNOWN
         return int(beyond.sum())
+
+
+def _rests_on_row(view: FeatureView, overrides: Sequence[Override], n: int) -> NDArray[np.bool_]:
+    """Whether each of n entities needs the view's row: not where the request gives every field of it."""
+    names, given_n = {field.name for field in view.fields}, np.zeros(n, np.int64)
+    for override in overrides:
+        if override.at.field.name in names:
+            given_n[override.rows] += 1
+    return given_n < len(names)
 
 
 def _kept(

@@ -52,9 +52,7 @@ def read_overrides(encoder: Encoder, fields_by_row: Mapping[int, Fields], place:
     for name, (rows, values) in by_name.items():
         at = encoder.by_name.get(name)
         if at is None:
-            raise unknown_field(
-                f"{place.format(row=rows[0])}.{shown_key(name)}", name, sorted(encoder.by_name)
-            )
+            raise unknown_field(place.format(row=rows[0]), name, sorted(encoder.by_name))
         overrides.append(encode_override(encoder, taken_as_is(at), values, rows, f"{place}.{name}"))
     return overrides
 
@@ -87,6 +85,7 @@ def taken_as_is(at: FieldLayout) -> FieldLayout:
     return replace(at, field=replace(at.field, derive=None)) if at.field.derive else at
 
 
-def unknown_field(path: str, name: str, known: Sequence[str]) -> InvalidRequest:
+def unknown_field(place: str, name: str, known: Sequence[str]) -> InvalidRequest:
     """Return the refusal of a request-time field that is in no view."""
+    path = f"{place}.{shown_key(name, known)}"
     return InvalidRequest(RejectReason.SCHEMA, f"no such field; {nearest(name, known)}", path)

@@ -195,6 +195,19 @@ def test_request_time_fields_stand_where_the_row_is_missing() -> None:
     assert features.statuses[Entity.ITEM].tolist() == [NOT_FOUND]
 
 
+@pytest.mark.parametrize("store", [{}, FeatureStatus.TIMED_OUT, FeatureStatus.DEFAULTED])
+def test_a_row_that_the_request_gives_in_full_is_missed_by_nobody(store: Any) -> None:
+    whole: Fields = {"item_id": "1", "genre": "crime", "price": 3.0, "year": None}
+    most: Fields = {"item_id": "2", "genre": "crime", "price": 3.0}
+    features = assembled(store, ["1", "2"], item_fields={0: whole, 1: most})
+    assert features.defaulted == 1, "the year of the second film is the schema's default"
+    assert features.lost == (2 if store else 0), "the user's row is lost, and every score rests on it"
+    user: Fields = {"user_id": "42", "age": 20, "recent": ["7"]}
+    features = assembled(store, ["1"], item_fields={0: whole}, user_fields=user)
+    assert (features.defaulted, features.lost, features.unreadable) == (0, 0, 0)
+    assert features.statuses[Entity.ITEM].tolist() == [store or NOT_FOUND], "what became of it is said"
+
+
 def test_b9_a_list_longer_than_the_field_keeps_its_first_entries() -> None:
     long = assembled({}, ["1"], user_fields={"recent": [str(i) for i in range(50)]})
     short = assembled({}, ["1"], user_fields={"recent": [str(i) for i in range(5)]})
@@ -316,6 +329,9 @@ def test_p7_the_cache_of_contexts_is_bounded_in_number_and_in_size() -> None:
         ({"context": {"timestamp": 2**70}}, "context.timestamp", "a larger number"),
         ({"item_fields": {1: {"price": 1e300}}}, "items.1.fields.price", "expected a finite float32"),
         ({"context": {"bad key!": 1}}, "context.?", "no such field"),
+        ({"context": {"hou-r.!": 1}}, "context.hou-r.!", "did you mean 'hour'"),
+        ({"item_fields": {1: {"pri-ce": 1.5}}}, "items.1.fields.pri-ce", "did you mean 'price'"),
+        ({"context": {"k" * 65: 1}}, "context.?", "no such field"),
     ],
 )
 def test_c13_a_field_that_does_not_fit_is_named_before_anything_is_read(
