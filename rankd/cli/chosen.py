@@ -38,7 +38,9 @@ __all__ = [
 
 SCHEMA_FILE = "schema.yaml"
 DataName = Annotated[str | None, typer.Option(help="Named data set (`rankd data list`).")]
-ExamplesFile = Annotated[Path | None, typer.Option(help="Or your own Parquet file of examples.")]
+ExamplesFile = Annotated[
+    Path | None, typer.Option(help="Or your own examples: a Parquet or libsvm file, or a folder of them.")
+]
 SchemaFile = Annotated[
     Path | None, typer.Option(help="Schema file of your examples, or another one for a named data set.")
 ]

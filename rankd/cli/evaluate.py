@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from rankd.cli.screen import JsonFlag, fail, out, print_json, spare, tell, wants
+from rankd.cli.runs import RunFolder, run_or_newest
+from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, spare, tell, wants
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
     from rankd_training.measures.intervals import Estimate
     from rankd_training.runs.evaluation import Evaluation, SliceMetrics, Subject
 
-__all__ = ["RunFolder", "SplitName", "evaluate"]
+__all__ = ["LabelledRows", "SplitName", "evaluate"]
 
-RunFolder = Annotated[Path, typer.Argument(help="Folder of a training run (printed by `rankd train`).")]
+LabelledRows = Annotated[
+    Path,
+    typer.Option(
+        "--examples", help="Labelled rows, columns as in training: a Parquet or libsvm file, or a folder."
+    ),
+]
 SplitName = Annotated[
     str | None,
     typer.Option(
@@ -37,8 +43,9 @@ _MEASURES = {
 
 
 def evaluate(
-    run: RunFolder,
-    examples: Annotated[Path, typer.Option(help="Parquet file of labelled rows, columns as in training.")],
+    examples: LabelledRows,
+    run: RunFolder = None,
+    home: Home = HOME,
     split: SplitName = None,
     by: Annotated[
         list[str] | None,
@@ -61,6 +68,7 @@ def evaluate(
         from rankd_training.errors import SettingError, TrainingError
         from rankd_training.runs.evaluation import evaluate_run, load_subject, write_scores
 
+    run = run_or_newest(run, home)
     spare("--scores", scores, examples)
     with wants(TrainingError, ContractError), tell.status("reading and scoring") as status:
         try:
@@ -111,11 +119,12 @@ def _tables(found: Evaluation, model: str) -> list[Table]:
         title_justify="left",
         box=None,
     )
-    whole.add_column("task")
-    whole.add_column("measure")
-    whole.add_column("value", justify="right")
-    whole.add_column("95 % interval", justify="right", style="dim")
+    whole.add_column("task", overflow="fold")
+    whole.add_column("measure", no_wrap=True)
+    whole.add_column("value", justify="right", no_wrap=True)
+    whole.add_column("95 % interval", justify="right", style="dim", no_wrap=True)
     for task, metrics in found.metrics.items():
+        whole.add_row(task, "positives", f"{found.positives[task]:,}", f"{_percent(found, task)} of all rows")
         for measure, title in _MEASURES.items():
             if measure == "user_auc" and found.users == found.rows:
                 continue  # there are no users to rank for
@@ -126,22 +135,26 @@ def _tables(found: Evaluation, model: str) -> list[Table]:
 def _slice_table(title: str, by_task: Mapping[str, Sequence[SliceMetrics]]) -> Table:
     table = Table(title=f"\nby {title}", title_justify="left", box=None)
     for column in ("task", title):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for column in ("rows", "base rate", "mean score", "ECE", "AUC"):
-        table.add_column(column, justify="right")
-    table.add_column("95 % interval", justify="right", style="dim")
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", style="dim", no_wrap=True)
     for task, pieces in by_task.items():
         for piece in pieces:
             table.add_row(
                 task,
                 piece.title,
                 f"{piece.rows:,}",
-                f"{piece.base_rate:.3f}",
-                f"{piece.mean_score:.3f}",
+                f"{piece.base_rate:.3g}",
+                f"{piece.mean_score:.3g}",
                 f"{piece.calibration_error:.4f}",
                 *_words(piece.auc),
             )
     return table
+
+
+def _percent(found: Evaluation, task: str) -> str:
+    return f"{100 * found.positives[task] / found.rows:.3g} %"
 
 
 def _words(estimate: Estimate | None) -> tuple[str, str]:

@@ -10,8 +10,9 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rankd.cli.evaluate import RunFolder, SplitName
-from rankd.cli.screen import JsonFlag, fail, out, print_json, tell, wants
+from rankd.cli.evaluate import LabelledRows, SplitName
+from rankd.cli.runs import RunFolder, run_or_newest
+from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError
 
 __all__ = ["explain"]
@@ -21,8 +22,9 @@ _SHOWN = 10
 
 
 def explain(
-    run: RunFolder,
-    examples: Annotated[Path, typer.Option(help="Parquet file of labelled rows, columns as in training.")],
+    examples: LabelledRows,
+    run: RunFolder = None,
+    home: Home = HOME,
     fields: Annotated[
         str | None, typer.Option(help="Fields to pair, with commas between; default: the most important.")
     ] = None,
@@ -53,6 +55,7 @@ def explain(
         from rankd_training.pages.explanation_page import explanation_page
         from rankd_training.runs.evaluation import load_subject
 
+    run = run_or_newest(run, home)
     page = output or run / PAGE
     if not page.parent.is_dir():
         fail(f"--out {page}: the folder {page.parent} does not exist", 2)

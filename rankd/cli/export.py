@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rankd.cli.runs import newest
+from rankd.cli.runs import RunFolder, run_or_newest
 from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
 from rankd.tracking import TrackingFailed, log_bundle, logged_at
 from rankd_contract.bundle import Bundle
@@ -24,9 +24,7 @@ __all__ = ["export", "parse_buckets", "parse_fusion"]
 
 
 def export(
-    run: Annotated[
-        Path | None, typer.Argument(help="Folder of a training run; default: the newest in HOME/runs.")
-    ] = None,
+    run: RunFolder = None,
     home: Home = HOME,
     repository: Annotated[
         Path | None, typer.Option(help="Where bundles are published; default: HOME/bundles.")
@@ -70,9 +68,7 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Turn a run into an ONNX graph, prove it equal to the model, and publish it as the next version."""
-    if run is None:
-        run = newest(home / "runs")
-        tell.print(f"exporting the newest run, {run}", soft_wrap=True, markup=False)
+    run = run_or_newest(run, home)
     if mlflow and logged_at(run) is None:
         fail(f"{run} was not logged to MLflow; train with `rankd train --mlflow ADDRESS`", 2)
     with wants():

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from rankd.cli.evaluate import RunFolder, SplitName
-from rankd.cli.screen import JsonFlag, fail, out, print_json, tell, wants
+from rankd.cli.evaluate import LabelledRows, SplitName
+from rankd.cli.runs import RunFolder, run_or_newest
+from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, tell, wants
 from rankd_contract.errors import ContractError
 
 __all__ = ["REPORT", "report", "write_report"]
@@ -17,8 +18,9 @@ REPORT = "report.html"
 
 
 def report(
-    run: RunFolder,
-    examples: Annotated[Path, typer.Option(help="Parquet file of labelled rows, columns as in training.")],
+    examples: LabelledRows,
+    run: RunFolder = None,
+    home: Home = HOME,
     output: Annotated[
         Path | None, typer.Option("--out", help="The page; default: report.html in the run's folder.")
     ] = None,
@@ -32,6 +34,7 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Write a page that shows how a run learned, how good it is and where, and what it leans on."""
+    run = run_or_newest(run, home)
     page = output or run / REPORT
     write_report(run, examples, page, split=split, by=by or [], shuffles=shuffles, resamples=resamples)
     if as_json:

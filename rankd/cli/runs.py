@@ -7,10 +7,17 @@ import secrets
 import shlex
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from rankd.cli.screen import HOME, fail, tell
 
-__all__ = ["export_command", "newest", "remember"]
+__all__ = ["RunFolder", "export_command", "remember", "run_or_newest"]
+
+RunFolder = Annotated[
+    Path | None, typer.Argument(help="Folder of a training run; default: the one that ended last.")
+]
 
 _LATEST = "latest"
 _RECORD = "run.json"
@@ -31,8 +38,16 @@ def remember(runs: Path, run: Path) -> None:
         tell.print(f"[yellow]{runs / _LATEST} could not be set[/]: {error.strerror}", soft_wrap=True)
 
 
-def newest(runs: Path) -> Path:
-    """Return the run that `latest` points to, or else the one that ended last; leaves where there is none."""
+def run_or_newest(run: Path | None, home: Path) -> Path:
+    """Return the run that was named, or else the one that ended last, and say so; leaves where none is."""
+    if run is None:
+        run = _newest(home / "runs")
+        tell.print(f"the newest run, {run}", soft_wrap=True, markup=False)
+    return run
+
+
+def _newest(runs: Path) -> Path:
+    """The run that `latest` points to, or else the one that ended last."""
     latest = runs / _LATEST
     if latest.is_symlink() and (latest / _RECORD).is_file():
         return runs / latest.readlink()

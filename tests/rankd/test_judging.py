@@ -201,7 +201,7 @@ def test_compare_writes_both_files_and_finds_its_trials_again(place: Path) -> No
     asked += ("--home", place / "home", "--out", place / "results", "--name", "tiny", "--resamples", "5")
     found: dict[str, Any] = json.loads(rankd(*asked, "--json"))
     assert found["models"]["mlcc"]["settings"] == {"epochs": 1, "model_config": {"hidden": [8]}}
-    assert found["models"]["lr"]["settings_from"] == "settings.yaml"
+    assert found["models"]["lr"]["settings_from"] == "preset + settings.yaml"
     assert found["command"].startswith(
         "rankd compare --examples examples.parquet --schema schema.yaml --models"
     )
@@ -244,7 +244,7 @@ def test_rows_that_name_no_split_are_dealt_out_for_all_models_alike(place: Path,
     assert "--split 60/20/20" in found["command"]
     assert "--set batch_size=100" in found["command"]
     assert found["models"]["lr"]["settings"]["batch_size"] == 100
-    assert found["models"]["lr"]["settings_from"] == "settings.yaml + --set"
+    assert found["models"]["lr"]["settings_from"] == "preset + settings.yaml + --set"
 
 
 def test_a_named_data_set_can_have_another_schema(place: Path, tmp_path: Path) -> None:

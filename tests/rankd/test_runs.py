@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rankd.cli.runs import export_command, newest, remember
+from rankd.cli.runs import export_command, remember, run_or_newest
 from tests.rankd.test_cli import rankd
 from tests.training.tables import examples_table, with_column, write
 
@@ -26,7 +26,7 @@ def test_train_says_what_to_type_next_and_export_alone_takes_the_newest(tmp_path
     assert "column 'item_id'" in record["warnings"][0]
     assert "\nnext: rankd export .rankd/runs/lr-2\n" in second.stderr
     alone = rankd("export", cwd=tmp_path)
-    assert "exporting the newest run, .rankd/runs/lr-2" in alone.stderr
+    assert "the newest run, .rankd/runs/lr-2" in alone.stderr
     assert "lr version 1" in alone.stdout
     nearly = rankd("features", "import", "x.parquet", "--view", "user", "--model", "lrr", cwd=tmp_path)
     assert nearly.returncode == 2
@@ -48,7 +48,7 @@ def test_an_export_over_another_architecture_is_warned_of(tmp_path: Path) -> Non
 def test_a_run_elsewhere_is_remembered_too_and_its_command_can_be_typed(tmp_path: Path) -> None:
     run, home = ended(tmp_path, "my run", 100), tmp_path / "my home"
     remember(home / "runs", run)
-    assert newest(home / "runs").resolve() == run.resolve()
+    assert run_or_newest(None, home).resolve() == run.resolve()
     assert shlex.split(export_command(run, home)) == ["rankd", "export", str(run), "--home", str(home)]
     assert export_command(Path(".rankd/runs/lr"), Path(".rankd")) == "rankd export .rankd/runs/lr"
 
@@ -66,14 +66,14 @@ def test_the_newest_run_is_the_one_remembered_else_the_one_that_ended_last(
 ) -> None:
     runs = tmp_path / "runs"
     old, new = ended(runs, "b", 100), ended(runs, "a", 200)
-    assert newest(runs) == new
+    assert run_or_newest(None, tmp_path) == new
     remember(runs, old)
-    assert newest(runs) == old
+    assert run_or_newest(None, tmp_path) == old
     assert (runs / "latest").readlink() == Path("b")
     remember(runs, new)
     remember(runs, old)
     shutil.rmtree(old)
-    assert newest(runs) == new
+    assert run_or_newest(None, tmp_path) == new
     (tmp_path / "file").write_text("x")
     remember(tmp_path / "file", new)  # a finished run is never lost to a link
     assert "could not be set" in capsys.readouterr().err

@@ -125,9 +125,7 @@ class Assembler:
         plan = self._plans[Entity.CONTEXT]
         for name in given:
             if name not in self._context_names:
-                raise unknown_field(
-                    f"context.{shown_key(name, self._context_names)}", name, self._context_names
-                )
+                raise unknown_field("context", name, self._context_names)
         block = Block.empty(1, plan.encoder.layout)
         for at in plan.encoder.layout.fields:
             field = at.field

@@ -106,16 +106,30 @@ def test_each_pair_has_its_verdict_on_a_line(report: dict[str, Any]) -> None:
     lines = comparison_verdicts(report)
     assert len(lines) == len(report["differences"])
     click = next(line for line in lines if line.startswith("click: mlcc − lr = +0."))
-    assert click.endswith(": more than chance")
-    assert "paired t-test over 3 seeds, p " in click
+    assert "AUC: more than chance (95 % over test users or rows: +0." in click
+    assert "; paired t-test over 3 seeds, p " in click.replace(": p", ", p")
+
+
+@pytest.mark.parametrize(
+    ("p", "low", "said"),
+    [
+        (0.01, 0.01, "AUC: more than chance (95 % over test users or rows: +0.0100 to +0.0300; paired"),
+        (0.01, -0.01, "more than the seeds' chance, but other rows could say otherwise (95 % over test"),
+        (0.065, 0.01, "these rows tell them apart, other seeds may not (95 % over test users or rows: +0.01"),
+        (0.065, 0.01, "paired t-test over 3 seeds: p 0.065, but 3 seeds rarely tell: try 5)"),
+        (0.4, -0.01, "AUC: no more than chance (95 % over test users or rows: -0.0100 to +0.0300; paired"),
+        (None, 0.01, "these rows tell them apart (95 % over test users or rows: +0.0100 to +0.0300; no test"),
+        (None, -0.01, "to +0.0300; no test over seeds: all differ alike)"),
+        (0.01, None, "AUC: one class only, so no AUC (paired t-test"),
+    ],
+)
+def test_a_verdict_names_both_kinds_of_chance(
+    report: dict[str, Any], p: float | None, low: float | None, said: str
+) -> None:
     other = json.loads(json.dumps(report))
-    other["differences"][0]["seeds"]["p_holm"] = 0.4
-    assert comparison_verdicts(other)[0].endswith("p 0.400: no more than chance")
-    other["differences"][0]["seeds"]["p_holm"] = None
-    assert comparison_verdicts(other)[0].endswith("no paired t-test: all seeds differ alike")
-    other["differences"][0]["seeds"]["p_holm"] = 0.01
-    other["differences"][0]["auc"] |= {"low": -0.01, "high": 0.03}
-    assert "other test rows could say otherwise (-0.0100 to +0.0300)" in comparison_verdicts(other)[0]
+    other["differences"][0]["seeds"]["p_holm"] = p
+    other["differences"][0]["auc"] = None if low is None else {"difference": 0.02, "low": low, "high": 0.03}
+    assert said in comparison_verdicts(other)[0]
 
 
 def test_one_model_and_one_seed_have_no_difference_and_no_deviation(

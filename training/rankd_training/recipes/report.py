@@ -19,15 +19,15 @@ def render_metrics(result: RunResult) -> Table:
     table = Table(title=title, title_justify="left", box=None)
     for column in ("split", "task"):
         table.add_column(column, overflow="fold")
-    for column in ("rows", "base rate", "AUC", *["AUC per user"] * of_users, "log loss", "ECE"):
-        table.add_column(column, justify="right")
+    for column in ("rows", "positives", "AUC", *["AUC per user"] * of_users, "log loss", "ECE"):
+        table.add_column(column, justify="right", no_wrap=True)
     for split, by_task in result.metrics.items():
         for task, found in by_task.items():
             table.add_row(
                 split,
                 task,
                 f"{found.rows:,}",
-                f"{found.base_rate:.3f}",
+                f"{round(found.base_rate * found.rows):,} ({100 * found.base_rate:.3g}%)",
                 _auc(found.auc),
                 *[_auc(found.user_auc)] * of_users,
                 f"{found.log_loss:.4f}",

@@ -106,6 +106,7 @@ class Evaluation:
         rows: how many.
         users: how many groups they fall into; intervals draw these anew. As many as rows where there are no
             users.
+        positives: rows with a label of 1, by task.
         metrics: by task and measure (auc, user_auc, log_loss, calibration_error).
         slices: by what the rows were told apart by, then by task.
     """
@@ -113,6 +114,7 @@ class Evaluation:
     split: str
     rows: int
     users: int
+    positives: Mapping[str, int]
     metrics: Mapping[str, Mapping[str, Estimate | None]]
     slices: Mapping[str, Mapping[str, Sequence[SliceMetrics]]]
 
@@ -203,8 +205,9 @@ def evaluate_run(
     for title, pieces in slices.items():
         progress(f"by {title}")
         found[title] = sliced(subject, pieces, resamples=resamples, seed=seed)
-    users = len(np.unique(subject.user_N))
-    return Evaluation(subject.split, len(subject.row_N), users, metrics, found)
+    users, positive_T = len(np.unique(subject.user_N)), subject.label_NT.sum(0, dtype=np.int64)
+    positives = {task.name: int(positive_T[t]) for t, task in enumerate(subject.run.schema.tasks)}
+    return Evaluation(subject.split, len(subject.row_N), users, positives, metrics, found)
 
 
 def sliced(

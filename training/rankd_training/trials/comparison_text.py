@@ -15,6 +15,7 @@ __all__ = ["comparison_markdown", "comparison_table", "comparison_verdicts", "co
 _KNOWN = "as far as the store of these runs knows"
 
 _CHANCE = 0.05
+_FEW_SEEDS = 3
 
 
 def comparison_table(report: Mapping[str, Any]) -> Table:
@@ -25,8 +26,8 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
         title_justify="left",
         box=None,
     )
-    shown.add_column("task", no_wrap=True)
-    shown.add_column("model", no_wrap=True)
+    shown.add_column("task", overflow="fold")
+    shown.add_column("model", overflow="fold")
     for title in MEASURES.values():
         shown.add_column(title, justify="right", no_wrap=True)
     for row in _rows(report, "test", strong="[bold]{}[/]"):
@@ -35,17 +36,17 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
 
 
 def comparison_verdicts(report: Mapping[str, Any]) -> list[str]:
-    """Say of each pair, on a line, whether seeds tell the two apart, and whether the test rows do."""
+    """Say of each pair, on a line, whether other seeds or other test rows could turn it round."""
     count = len(report["seeds"])
     lines = []
     for entry in report["differences"]:
-        found, p = entry["seeds"], entry["seeds"]["p_holm"]
-        if p is not None:
-            verdict = f"paired t-test over {count} seeds, p {_p_value(p)}: {_apart(p, entry['auc'])}"
+        found, rows = entry["seeds"], entry["auc"]
+        said = f"{entry['task']}: {' − '.join(entry['models'])} = {found['mean']:+.4f} AUC: "
+        if rows is not None:
+            said += f"{_verdict(found['p_holm'], rows)} (95 % over test users or rows: {_span(rows)}; "
         else:
-            why = "one seed has none" if count == 1 else "all seeds differ alike"
-            verdict = f"no paired t-test: {why}"
-        lines.append(f"{entry['task']}: {' − '.join(entry['models'])} = {found['mean']:+.4f} AUC; {verdict}")
+            said += "one class only, so no AUC ("
+        lines.append(f"{said}{_of_seeds(found['p_holm'], count)})")
     return lines
 
 
@@ -60,16 +61,29 @@ def comparison_warnings(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _apart(p: float, rows: Mapping[str, float] | None) -> str:
-    """Say it in words; `rows` is the interval over the test part's users or rows."""
+def _verdict(p: float | None, rows: Mapping[str, float]) -> str:
+    """Two kinds of chance: of the runs (`p` over seeds), and of the rows that they are judged on."""
+    by_rows = not rows["low"] <= 0 <= rows["high"]
+    if p is None:
+        return "these rows tell them apart" if by_rows else "no more than chance of the rows"
     if p >= _CHANCE:
-        return "no more than chance"
-    if rows is not None and rows["low"] <= 0 <= rows["high"]:
-        return (
-            "more than the seeds' chance, but other test rows could say otherwise "
-            f"({rows['low']:+.4f} to {rows['high']:+.4f})"
-        )
-    return "more than chance"
+        return "these rows tell them apart, other seeds may not" if by_rows else "no more than chance"
+    return (
+        "more than chance" if by_rows else "more than the seeds' chance, but other rows could say otherwise"
+    )
+
+
+def _of_seeds(p: float | None, count: int) -> str:
+    """Name the test over seeds, and how little a few of them decide."""
+    if p is None:
+        return "no test over seeds: " + ("there is one" if count == 1 else "all differ alike")
+    few = p >= _CHANCE and count <= _FEW_SEEDS
+    hint = f", but {count} seeds rarely tell: try 5" if few else ""
+    return f"paired t-test over {count} seeds: p {_p_value(p)}{hint}"
+
+
+def _span(found: Mapping[str, float]) -> str:
+    return f"{found['low']:+.4f} to {found['high']:+.4f}"
 
 
 def comparison_markdown(report: Mapping[str, Any]) -> str:
@@ -190,7 +204,7 @@ def _p_value(p: float | None) -> str:
 def _interval(found: Mapping[str, float] | None) -> str:
     if found is None:
         return "none"
-    return f"{found['difference']:+.4f} ({found['low']:+.4f} to {found['high']:+.4f})"
+    return f"{found['difference']:+.4f} ({_span(found)})"
 
 
 def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
