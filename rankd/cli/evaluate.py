@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -129,27 +129,25 @@ def _tables(found: Evaluation, model: str) -> list[Table]:
             if measure == "user_auc" and found.users == found.rows:
                 continue  # there are no users to rank for
             whole.add_row(task, title, *_words(metrics[measure]))
-    return [whole, *(_slice_table(title, by_task) for title, by_task in found.slices.items())]
+    pieces = [(title, *one) for title, by_task in found.slices.items() for one in by_task.items()]
+    return [whole, *(_slice_table(*one) for one in pieces)]
 
 
-def _slice_table(title: str, by_task: Mapping[str, Sequence[SliceMetrics]]) -> Table:
-    table = Table(title=f"\nby {title}", title_justify="left", box=None)
-    for column in ("task", title):
-        table.add_column(column, overflow="fold")
+def _slice_table(title: str, task: str, pieces: Sequence[SliceMetrics]) -> Table:
+    table = Table(title=f"\n{task} by {title}", title_justify="left", box=None)
+    table.add_column("", overflow="fold")
     for column in ("rows", "base rate", "mean score", "ECE", "AUC"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", style="dim", no_wrap=True)
-    for task, pieces in by_task.items():
-        for piece in pieces:
-            table.add_row(
-                task,
-                piece.title,
-                f"{piece.rows:,}",
-                f"{piece.base_rate:.3g}",
-                f"{piece.mean_score:.3g}",
-                f"{piece.calibration_error:.4f}",
-                *_words(piece.auc),
-            )
+    for piece in pieces:
+        table.add_row(
+            piece.title,
+            f"{piece.rows:,}",
+            f"{piece.base_rate:.3g}",
+            f"{piece.mean_score:.3g}",
+            f"{piece.calibration_error:.4f}",
+            *_words(piece.auc),
+        )
     return table
 
 

@@ -104,7 +104,12 @@ MISTAKES: list[tuple[str, Change, tuple[str, ...]]] = [
     ("no fields", view(0, "fields", []), ("views[0].fields",)),
     ("row too long", put("recent", "max_length", 200_000), ("view user_history", "131", "max_length")),
     # fields
-    ("unknown key in a field", put("age", "defalt", 1), ("fields[0]: unknown key 'defalt'", "'default'?")),
+    (
+        "unknown key in a field",
+        put("age", "defalt", 1),
+        ("fields[0] (age): unknown key 'defalt'", "'default'?"),
+    ),
+    ("label as field", put("age", "source", "bought"), ("field age.source: 'bought' is the label of task",)),
     ("unlike any key", put("age", "zzz", 1), ("unknown key 'zzz'", "known keys: name, kind")),
     ("key that is no text", lambda t: field(t, "age").__setitem__("7", 1), ("unknown key '7'",)),
     ("field without name", drop("age", "name"), ("views[0].fields[0].name", "got None")),

@@ -55,6 +55,7 @@ def test_a_long_file_is_read_in_pieces_of_whole_lines(
     [
         ("0 4:1 5", "expected index:value, got '5'"),
         ("0 x:1 5:1", "expected a whole number as index, got 'x'"),
+        ("0 4:1 99999999999999999999:1", "expected a whole number as index, got '99999999999999999999'"),
         ("0 4:1 5:high", "expected a number as value, got 'high'"),
         ("yes 4:1 5:1", "expected a number as label, got 'yes'"),
         ("0 4:1 5:1 6:1", "has 3 entries where the first row has 2"),

@@ -126,6 +126,20 @@ def _lines(piece: bytes) -> Any:
     return lines.filter(pc.not_equal(lines, pa.scalar("")))
 
 
+def _first_unreadable(text: Any, kind: pa.DataType) -> int:
+    """Where the first text is that is no number of a type; there is one."""
+    start, end = 0, len(text)
+    while end - start > 1:
+        middle = (start + end) // 2
+        try:
+            text.slice(start, middle - start).cast(kind)
+        except pa.ArrowInvalid:
+            end = middle
+        else:
+            start = middle
+    return start
+
+
 @dataclass(frozen=True, slots=True)
 class _Parsed:
     """n rows: labels, offsets [n + 1] into the entries, and each entry's index and value."""
@@ -153,9 +167,8 @@ def _parse(path: Path, lines: Any, first_row: int) -> _Parsed:
         try:
             return text.cast(kind).to_numpy(zero_copy_only=False)
         except pa.ArrowInvalid:
-            pattern = r"^-?\d+$" if pa.types.is_integer(kind) else r"^-?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
-            wrong = ~np.asarray(pc.match_substring_regex(text, pattern).to_numpy(zero_copy_only=False))
-            got = text[int(wrong.argmax())].as_py()[:40]
+            at = _first_unreadable(text, kind)
+            got, wrong = text[at].as_py()[:40], np.arange(len(text)) == at
             refuse(
                 f"expected {what}, got {got!r}; a line is `label index:value index:value ...`", wrong, offsets
             )
