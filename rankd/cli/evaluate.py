@@ -16,7 +16,8 @@ from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
     from rankd_training.measures.intervals import Estimate
-    from rankd_training.runs.evaluation import Evaluation, SliceMetrics, Subject
+    from rankd_training.runs.evaluation import Evaluation, SliceMetrics
+    from rankd_training.runs.subject import Subject
 
 __all__ = ["LabelledRows", "SplitName", "evaluate"]
 
@@ -66,7 +67,8 @@ def evaluate(
     """Say how good a run is on a split, with 95 % intervals, and where it is better or worse."""
     with wants():
         from rankd_training.errors import SettingError, TrainingError
-        from rankd_training.runs.evaluation import evaluate_run, load_subject, write_scores
+        from rankd_training.runs.evaluation import evaluate_run
+        from rankd_training.runs.subject import load_subject, write_scores
 
     run = run_or_newest(run, home)
     spare("--scores", scores, examples)
@@ -87,6 +89,7 @@ def evaluate(
                 "model": subject.run.record["model"],
                 "examples_sha256": subject.examples.sha256,
                 "trained_on_this_file": subject.same_file,
+                "rows_seen_in_training": subject.seen,
                 "split_by": subject.examples.split_by,
                 "calibrated": subject.calibrated,
                 **asdict(found),
@@ -94,7 +97,8 @@ def evaluate(
         )
         return
     for line in _other_rows(subject):
-        tell.print(f"[bold yellow]note[/]: {line}", soft_wrap=True)
+        kind = "warning" if subject.told_before else "note"
+        tell.print(f"[bold yellow]{kind}[/]: {line}", soft_wrap=True)
     if subject.calibrated:
         tell.print("[dim]scores are calibrated, as they are where the model is served[/]")
     for table in _tables(found, subject.run.record["model"]):
@@ -103,9 +107,7 @@ def evaluate(
 
 def _other_rows(subject: Subject) -> list[str]:
     """Say what a person must know of rows that are not those of the training."""
-    if subject.same_file:
-        return []
-    lines = ["these are not the examples that the run was trained on"]
+    lines = [] if subject.provenance is None else [subject.provenance]
     if subject.unseen and subject.split != "all":
         dealt = subject.examples.split_by
         lines.append(f"nothing in them says which rows are for what; they were dealt out anew, {dealt}")
@@ -113,22 +115,23 @@ def _other_rows(subject: Subject) -> list[str]:
 
 
 def _tables(found: Evaluation, model: str) -> list[Table]:
-    users = f" of {found.users:,} users" if found.users < found.rows else ""
-    whole = Table(
-        title=f"{model}, {found.split}: {found.rows:,} rows{users}",
-        title_justify="left",
-        box=None,
-    )
+    title = f"{model}, {found.split}: {found.rows:,} rows{found.whose}"
+    whole = Table(title=title, title_justify="left", box=None)
     whole.add_column("task", overflow="fold")
     whole.add_column("measure", no_wrap=True)
     whole.add_column("value", justify="right", no_wrap=True)
     whole.add_column("95 % interval", justify="right", style="dim", no_wrap=True)
     for task, metrics in found.metrics.items():
-        whole.add_row(task, "positives", f"{found.positives[task]:,}", f"{_percent(found, task)} of all rows")
-        for measure, title in _MEASURES.items():
-            if measure == "user_auc" and found.users == found.rows:
+        facts = found.facts[task]
+        rate = facts.positives / found.rows
+        whole.add_row(task, "positives", f"{facts.positives:,}", f"{rate:.3g} of all rows")
+        whole.add_row(task, "mean score", f"{facts.mean_score:.3g}", "")
+        for measure, name in _MEASURES.items():
+            if measure == "user_auc" and not found.ranks_for_users:
                 continue  # there are no users to rank for
-            whole.add_row(task, title, *_words(metrics[measure]))
+            ranked = f", {facts.ranked_users:,} users" if measure == "user_auc" else ""
+            whole.add_row(task, name + ranked, *_words(metrics[measure]))
+        whole.add_row(task, "log loss of that share alone", f"{facts.constant_log_loss:.4f}", "")
     pieces = [(title, *one) for title, by_task in found.slices.items() for one in by_task.items()]
     return [whole, *(_slice_table(*one) for one in pieces)]
 
@@ -136,14 +139,14 @@ def _tables(found: Evaluation, model: str) -> list[Table]:
 def _slice_table(title: str, task: str, pieces: Sequence[SliceMetrics]) -> Table:
     table = Table(title=f"\n{task} by {title}", title_justify="left", box=None)
     table.add_column("", overflow="fold")
-    for column in ("rows", "base rate", "mean score", "ECE", "AUC"):
+    for column in ("rows", "positives", "mean score", "ECE", "AUC"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", style="dim", no_wrap=True)
     for piece in pieces:
         table.add_row(
             piece.title,
             f"{piece.rows:,}",
-            f"{piece.base_rate:.3g}",
+            f"{piece.positives:,} ({100 * piece.base_rate:.3g}%)",
             f"{piece.mean_score:.3g}",
             f"{piece.calibration_error:.4f}",
             *_words(piece.auc),
@@ -151,13 +154,9 @@ def _slice_table(title: str, task: str, pieces: Sequence[SliceMetrics]) -> Table
     return table
 
 
-def _percent(found: Evaluation, task: str) -> str:
-    return f"{100 * found.positives[task] / found.rows:.3g} %"
-
-
 def _words(estimate: Estimate | None) -> tuple[str, str]:
     if estimate is None:
         return "one class", ""
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.4f}", "few users"
+        return f"{estimate.value:.4f}", "too few"
     return f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}"

@@ -53,7 +53,7 @@ def explain(
         from rankd_training.explanation.explanation import explain as run_explanation
         from rankd_training.explanation.rashomon import RashomonSettings
         from rankd_training.pages.explanation_page import explanation_page
-        from rankd_training.runs.evaluation import load_subject
+        from rankd_training.runs.subject import load_subject
 
     run = run_or_newest(run, home)
     page = output or run / PAGE

@@ -57,7 +57,8 @@ def write_report(
     with wants():
         from rankd_training.errors import SettingError, TrainingError
         from rankd_training.pages.run_page import measure_importance, run_page
-        from rankd_training.runs.evaluation import evaluate_run, load_subject
+        from rankd_training.runs.evaluation import evaluate_run
+        from rankd_training.runs.subject import load_subject
 
     if not page.parent.is_dir():
         fail(f"--out {page}: the folder {page.parent} does not exist", 2)

@@ -73,7 +73,7 @@ def test_evaluate_gives_the_runs_own_metrics_and_slices(place: Path) -> None:
 def test_rows_of_another_file_are_judged_whole_unless_they_say_what_they_are_for(
     place: Path, tmp_path: Path
 ) -> None:
-    table = examples_table()
+    table = examples_table(seed=9)
     pq.write_table(table.drop(["split"]).slice(0, 300), tmp_path / "new.parquet")
     judged = ("evaluate", place / "run", "--resamples", "5")
     found = json.loads(rankd(*judged, "--examples", tmp_path / "new.parquet", "--json"))
@@ -82,8 +82,12 @@ def test_rows_of_another_file_are_judged_whole_unless_they_say_what_they_are_for
     dealt = CliRunner().invoke(
         app, [*map(str, judged), "--examples", str(tmp_path / "new.parquet"), "--split", "valid"]
     )
-    assert "not the examples that the run was trained on" in dealt.stderr
+    assert "note: not the file that the run was trained on; 0.0% of these rows are alike" in dealt.stderr
     assert "they were dealt out anew" in dealt.stderr
+    pq.write_table(examples_table().drop(["split"]), tmp_path / "known.parquet")
+    known = CliRunner().invoke(app, [*map(str, judged), "--examples", str(tmp_path / "known.parquet")])
+    assert "warning: not the file that the run was trained on; 66.7% of these rows are alike" in known.stderr
+    assert "so the numbers say too much" in known.stderr
     only = table.filter(np.array(table["split"].to_pylist()) == "test")
     pq.write_table(only, tmp_path / "test.parquet")
     found = json.loads(rankd(*judged, "--examples", tmp_path / "test.parquet", "--json"))

@@ -10,7 +10,7 @@ from rankd_training.errors import SettingError
 from rankd_training.explanation.explanation import ExplainSettings, Explanation, explain
 from rankd_training.pages.explanation_page import explanation_page
 from rankd_training.recipes import ctr
-from rankd_training.runs.evaluation import Subject, load_subject
+from rankd_training.runs.subject import Subject, load_subject
 from rankd_training.settings import TrainSettings
 from tests.training.tables import write
 

@@ -86,9 +86,17 @@ def test_calibration_error_is_the_distance_between_promise_and_rate() -> None:
 
 def test_calibration_bins_hold_equal_numbers_of_rows() -> None:
     # Two bins of two rows each; bins of equal width would put three rows into one.
-    score_N, label_N = np.array([0.1, 0.2, 0.3, 0.9]), np.array([0.0, 1.0, 0.0, 1.0])
+    score_N, label_N = np.repeat([0.1, 0.2, 0.3, 0.9], 50), np.repeat([0.0, 1.0, 0.0, 1.0], 50)
     expected = (abs(1.0 - 0.3) + abs(1.0 - 1.2)) / 4
     assert calibration_error(label_N, score_N, num_bins=2) == pytest.approx(expected)
+
+
+def test_few_rows_are_few_bins_or_chance_would_pass_for_error() -> None:
+    rng = np.random.default_rng(0)
+    score_N = rng.random(90)
+    label_N = (rng.random(90) < score_N).astype(float)  # as calibrated as can be
+    assert calibration_error(label_N, score_N) == pytest.approx(abs(label_N.mean() - score_N.mean()))
+    assert calibration_error(label_N, score_N) < 0.1
 
 
 def test_one_class_has_no_auc_and_still_every_other_number() -> None:

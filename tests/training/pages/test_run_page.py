@@ -9,7 +9,8 @@ import pytest
 
 from rankd_training.pages.run_page import measure_importance, run_page
 from rankd_training.recipes import ctr
-from rankd_training.runs.evaluation import evaluate_run, load_subject
+from rankd_training.runs.evaluation import evaluate_run
+from rankd_training.runs.subject import load_subject
 from rankd_training.settings import TrainSettings
 from tests.training.tables import write
 

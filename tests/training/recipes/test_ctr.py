@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
@@ -22,7 +23,7 @@ from rankd_training.runs import checkpoint
 from rankd_training.runs.samples import sample_requests
 from rankd_training.settings import TrainSettings
 from tests.training.fields import MIXED, random_inputs
-from tests.training.tables import examples_table, with_column, write
+from tests.training.tables import examples_table, negatives_thinned, with_column, write
 
 SMALL = {"embedding_width": 4, "hidden": [16], "dropout": 0.1}
 
@@ -92,6 +93,7 @@ def test_a_run_leaves_a_folder_that_export_can_read(tmp_path: Path) -> None:
         "run.json",
         "metrics.json",
         "sample.npz",
+        "seen.safetensors",
     }
     assert (folder / "schema.yaml").read_bytes() == MIXED.encode()
     model = checkpoint.load(folder)
@@ -123,7 +125,8 @@ def test_metrics_are_given_by_split_and_task_and_written_down(tmp_path: Path) ->
         assert list(by_task) == ["click", "buy"]
         for task, found in by_task.items():
             assert found["auc"] == result.metrics[split][task].auc
-            assert set(found) == {"rows", "base_rate", "auc", "user_auc", "log_loss", "calibration_error"}
+            rates = {"rows", "base_rate", "mean_score"}
+            assert set(found) == rates | {"auc", "user_auc", "log_loss", "calibration_error"}
 
 
 def test_a_model_of_interactions_learns_what_a_linear_one_cannot(tmp_path: Path) -> None:
@@ -309,6 +312,41 @@ def test_scores_that_say_less_than_one_number_are_warned_of_unless_calibrated(tm
     ).record.warnings
     good = run(tmp_path, name="good", model="dnn", model_config={}, epochs=2).record.warnings
     assert not [warning for warning in good if "worse probabilities" in warning]
+
+
+def test_scores_that_are_off_as_a_whole_are_warned_of(tmp_path: Path) -> None:
+    """Two in three negatives of the training rows are gone, as is done to save work."""
+    write(tmp_path, negatives_thinned(examples_table(3000)))
+    said = run(tmp_path, model="dnn", model_config={}, epochs=3, learning_rate=0.01).record.warnings
+    assert any(line.startswith("scores of click are ") and "calibration=" in line for line in said), said
+    said = run(
+        tmp_path, name="mended", model="dnn", epochs=3, learning_rate=0.01, calibration="isotonic"
+    ).record.warnings
+    assert not any("scores of" in line for line in said)
+
+
+def test_a_field_that_gives_the_label_away_is_named(tmp_path: Path) -> None:
+    table = examples_table()
+    leak = table["clicked"].to_numpy() + np.random.default_rng(0).normal(size=1200) * 0.05
+    write(tmp_path, with_column(table, "price", leak.tolist()))
+    said = run(tmp_path, epochs=3, learning_rate=0.01, model="dnn", model_config={}).record.warnings
+    (line,) = (line for line in said if "too good to be true" in line)
+    assert "validation AUC of click is" in line
+    assert "field 'price' alone reaches 1.000" in line
+
+
+def test_rows_that_are_in_two_parts_are_warned_of(tmp_path: Path) -> None:
+    table = examples_table(600)
+    twice = with_column(pa.concat_tables([table, table]), "split", ["train"] * 600 + ["valid", "test"] * 300)
+    write(tmp_path, twice)
+    result = run(tmp_path, epochs=1)
+    assert result.record.seen == {"valid": 1.0, "test": 1.0}
+    said = [line for line in result.record.warnings if "alike" in line]
+    assert said[0].startswith("100% of the valid rows are alike to a training row in all fields and labels")
+    assert len(said) == 2, "no test row is alike to a validation row"
+    (tmp_path / "once").mkdir()
+    write(tmp_path / "once", table)
+    assert run(tmp_path / "once", epochs=1).record.seen == {"valid": 0.0, "test": 0.0}
 
 
 def test_embedding_decay_touches_embeddings_only(tmp_path: Path) -> None:

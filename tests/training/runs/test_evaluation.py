@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -13,10 +14,11 @@ from rankd_training.errors import RunError, SettingError
 from rankd_training.measures.calibration import FILE
 from rankd_training.recipes import ctr
 from rankd_training.runs import checkpoint
-from rankd_training.runs.evaluation import ACTIVITY, evaluate_run, load_subject
+from rankd_training.runs.evaluation import ACTIVITY, evaluate_run
 from rankd_training.runs.slices import by_field
+from rankd_training.runs.subject import load_subject
 from rankd_training.settings import TrainSettings
-from tests.training.tables import examples_table, write
+from tests.training.tables import examples_table, with_column, write
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,73 @@ def test_users_without_training_rows_are_a_slice_of_their_own(run: Path) -> None
     pieces = {p.title: p.rows for p in evaluate_run(subject, resamples=2).slices[ACTIVITY]["click"]}
     assert pieces.get("none", 0) == strangers
     assert sum(pieces.values()) == 200
+
+
+def test_rows_of_another_file_that_were_learned_from_are_found(run: Path, tmp_path: Path) -> None:
+    """The same rows in another order are another file, and no row of it is new."""
+    table = examples_table()
+    shuffled = table.take(np.random.default_rng(0).permutation(len(table)))
+    pq.write_table(shuffled.drop_columns("split"), tmp_path / "shuffled.parquet")
+    subject = load_subject(run, tmp_path / "shuffled.parquet")
+    assert subject.split == "all"
+    assert subject.seen == pytest.approx(4 / 6)
+    assert "66.7% of these rows are alike to one that was in there" in str(subject.provenance)
+    assert "(0.0% of the run's own test rows are), so the numbers say too much" in str(subject.provenance)
+    pq.write_table(examples_table(seed=9), tmp_path / "new.parquet")
+    fresh = load_subject(run, tmp_path / "new.parquet")
+    assert fresh.seen == 0
+    assert "too much" not in str(fresh.provenance)
+    shutil.copytree(run, tmp_path / "before")
+    (tmp_path / "before" / "seen.safetensors").unlink()
+    known = load_subject(tmp_path / "before", tmp_path / "new.parquet").provenance
+    assert "whether some of its rows were in there is not known" in str(known)
+    assert load_subject(run, run.parent / "examples.parquet").provenance is None
+
+
+def test_rows_that_are_nobodys_are_counted_apart(run: Path, tmp_path: Path) -> None:
+    table = examples_table()
+    users = [None if k % 3 == 0 else i for k, i in enumerate(table["user_id"].to_pylist())]
+    pq.write_table(with_column(table, "user_id", users), tmp_path / "holes.parquet")
+    subject = load_subject(run, tmp_path / "holes.parquet", split="all")
+    found = evaluate_run(subject, resamples=5)
+    assert (found.nobodys, found.users) == (400, len({i for i in users if i is not None}))
+    assert found.whose == f" of {found.users} users, 400 of nobody"
+    (nobodys,) = (piece for piece in found.slices[ACTIVITY]["click"] if piece.title == "no user")
+    assert nobodys.rows == 400
+    assert "none" not in {piece.title for piece in found.slices[ACTIVITY]["click"]}
+
+
+def test_an_auc_of_a_few_positives_has_no_interval(run: Path, tmp_path: Path) -> None:
+    table = examples_table()
+    clicked = table["clicked"].to_numpy().copy()
+    item_n = table["item_id"].to_numpy()
+    usual, next_usual = (str(item) for item in np.argsort(-np.bincount(item_n), kind="stable")[:2])
+    few = np.flatnonzero(item_n == int(usual))
+    clicked[few] = 0
+    clicked[few[:4]] = 1
+    pq.write_table(with_column(table, "clicked", clicked.tolist()), tmp_path / "few.parquet")
+    found = evaluate_run(
+        load_subject(run, tmp_path / "few.parquet", split="all"), by=["item_id"], resamples=50
+    )
+    pieces = {piece.title: piece for piece in found.slices["item_id"]["click"]}
+    alone, other = pieces[usual].auc, pieces[next_usual].auc
+    assert pieces[usual].positives == 4
+    assert alone is not None
+    assert alone.low is None
+    assert other is not None
+    assert other.low is not None
+    assert other.low < other.value
+
+
+def test_a_task_has_the_facts_that_its_metrics_are_read_beside(run: Path) -> None:
+    subject = load_subject(run, run.parent / "examples.parquet")
+    facts = evaluate_run(subject, resamples=5).facts["click"]
+    label_N = subject.label_NT[:, 0]
+    rate = label_N.mean()
+    assert facts.positives == label_N.sum()
+    assert facts.mean_score == pytest.approx(subject.score_NT[:, 0].mean())
+    assert facts.constant_log_loss == pytest.approx(-rate * np.log(rate) - (1 - rate) * np.log(1 - rate))
+    assert 0 < facts.ranked_users <= 40
 
 
 def test_wrong_steps_are_named(run: Path, tmp_path: Path) -> None:

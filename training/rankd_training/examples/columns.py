@@ -25,7 +25,7 @@ from rankd_contract.schema import DType, Field, Kind
 from rankd_training.data.splits import SPLIT, SPLIT_NAMES
 from rankd_training.errors import ExamplesError
 
-__all__ = ["Piece", "group_codes", "label", "split_codes", "times"]
+__all__ = ["Piece", "group_codes", "label", "nobody_codes", "split_codes", "times"]
 
 _NOBODY = -1
 
@@ -106,8 +106,12 @@ def group_codes(piece: Piece, column: str, rows_before: int) -> npt.NDArray[np.i
         )
     values = found.values
     code_n = hash_strings(values).view(np.int64) if isinstance(values, Strings) else values.astype(np.int64)
-    nobody_n = hash_ints(np.arange(rows_before, rows_before + len(piece)), salt("nobody")).view(np.int64)
-    return np.where(found.valid, code_n, nobody_n)
+    return np.where(found.valid, code_n, nobody_codes(np.arange(rows_before, rows_before + len(piece))))
+
+
+def nobody_codes(row_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The codes of rows that are nobody's, by their numbers over all files -> int64 [n]."""
+    return hash_ints(row_n, salt("nobody")).view(np.int64)
 
 
 def times(piece: Piece, column: str) -> npt.NDArray[np.int64]:

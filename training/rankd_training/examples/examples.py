@@ -26,7 +26,7 @@ from rankd_training.data.places import cache_root
 from rankd_training.data.row_files import RowFile, digest_of, open_rows
 from rankd_training.data.splits import SPLIT, SPLIT_NAMES, SplitPlan
 from rankd_training.errors import ExamplesError
-from rankd_training.examples.columns import Piece, group_codes, label, split_codes, times
+from rankd_training.examples.columns import Piece, group_codes, label, nobody_codes, split_codes, times
 from rankd_training.examples.layout import CODE, GROUP, LABEL, Layout, check_columns
 from rankd_training.settings import TrainSettings
 
@@ -69,6 +69,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.label_nT)
+
+    def nobodys(self, row_N: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of some rows are nobody's: their group is null."""
+        return np.asarray(self.group_n[row_N] == nobody_codes(row_N))
 
 
 def examples_of(

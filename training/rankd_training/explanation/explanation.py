@@ -18,7 +18,7 @@ from rankd_training.examples.inputs import RowInputs, sampled_rows
 from rankd_training.explanation.interactions import SHUFFLES, Effect, Effects, log_loss_of
 from rankd_training.explanation.masks import masked
 from rankd_training.explanation.rashomon import FieldMasks, HaloPoint, RashomonSettings, field_masks, halo
-from rankd_training.runs.evaluation import Subject
+from rankd_training.runs.subject import Subject
 
 __all__ = ["ExplainSettings", "Explanation", "Pair", "explain"]
 

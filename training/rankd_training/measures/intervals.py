@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 RESAMPLES = 300
-FEW_USERS = 10
+FEW_USERS = FEW_ROWS = 10
 Scores = Sequence[npt.NDArray[np.floating]]
 
 
@@ -45,7 +45,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with the middle 95 % of its resamples; no ends where fewer than ten users say too little."""
+    """A number with the middle 95 % of its resamples.
+
+    No ends where fewer than ten users, or for an AUC ten rows of a class, would make them look too sure.
+    """
 
     value: float
     low: float | None
@@ -143,7 +146,8 @@ def auc_estimate(
     if whole is None:
         return None
     users_U, code_N = np.unique(user_N, return_inverse=True)
-    if len(users_U) < FEW_USERS:
+    positives = int(label_N.sum())
+    if len(users_U) < FEW_USERS or min(positives, len(label_N) - positives) < FEW_ROWS:
         return Estimate(whole, None, None)
     drawn = [ranking.auc(count_U[code_N]) for count_U in _counts(len(users_U), resamples, seed)]
     return Estimate(whole, *_middle([auc for auc in drawn if auc is not None] or [whole]))

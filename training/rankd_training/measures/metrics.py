@@ -26,12 +26,12 @@ __all__ = [
     "user_aucs",
 ]
 
-NUM_BINS = 20
+NUM_BINS, FEWEST_IN_BIN = 20, 100
 
 
 @dataclass(frozen=True, slots=True)
 class TaskMetrics:
-    """One task on one split."""
+    """One task on one split. Runs of before it was kept have no mean score."""
 
     rows: int
     base_rate: float
@@ -39,6 +39,7 @@ class TaskMetrics:
     user_auc: float | None
     log_loss: float
     calibration_error: float
+    mean_score: float | None = None
 
 
 def evaluate(
@@ -58,6 +59,7 @@ def evaluate(
         user_auc=user_auc(label_N, score_N, user_N),
         log_loss=float(log_loss(label_N, score_N.astype(np.float64), labels=[0, 1])),
         calibration_error=calibration_error(label_N, score_N),
+        mean_score=float(score_N.mean(dtype=np.float64)),
     )
 
 
@@ -151,13 +153,14 @@ def calibration_error(
     Args:
         label_N: 0 or 1.
         score_N: probabilities.
-        num_bins: the last bins are a row shorter where it does not come out even.
+        num_bins: at most; there are fewer where a bin would have fewer than a hundred rows, whose rate says
+            little. The last bins are a row shorter where it does not come out even.
         weight_N: how much each row counts within its bin; bins stay as they are.
     """
     order_N = np.argsort(score_N, kind="stable")
     weight_N = np.ones(len(order_N)) if weight_N is None else weight_N[order_N]
     gap_N = weight_N * (label_N.astype(np.float64) - score_N)[order_N]
-    bins = np.array_split(gap_N, min(num_bins, len(gap_N)))
+    bins = np.array_split(gap_N, min(num_bins, max(1, len(gap_N) // FEWEST_IN_BIN)))
     return float(sum(abs(gaps.sum()) for gaps in bins) / weight_N.sum())
 
 

@@ -10,7 +10,7 @@ from rankd_training.pages import charts
 from rankd_training.pages.page import figure, page, section, table, tiles
 from rankd_training.pages.svg import number
 from rankd_training.pages.swarm import Halo, Swarm, halo_chart, swarm_chart
-from rankd_training.runs.evaluation import Subject
+from rankd_training.runs.subject import Subject
 
 __all__ = ["explanation_page"]
 

@@ -7,7 +7,7 @@ from html import escape
 
 from rankd_training.pages.svg import colour
 
-__all__ = ["facts", "figure", "page", "section", "table", "tiles"]
+__all__ = ["facts", "figure", "page", "section", "table", "tiles", "warnings"]
 
 # Eight hues, told apart in both schemes; the first three stay apart for most colour-blind readers.
 _STYLE = """
@@ -61,6 +61,8 @@ td small{color:var(--muted);font-size:12px;margin-left:6px}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:14px 0 0;font-size:14px}
 dt{color:var(--muted)}dd{margin:0;overflow-wrap:anywhere}
 code{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
+.warnings{margin:18px 0 0;padding:12px 16px 12px 34px;border:1px solid var(--c2);border-radius:10px;
+background:var(--card)}
 @media print{body{background:#fff}main{padding:0;max-width:none}}
 """
 
@@ -112,6 +114,11 @@ def tiles(entries: Sequence[tuple[str, str, str]]) -> str:
         for what, value, remark in entries
     )
     return f'<div class="tiles">{cells}</div>'
+
+
+def warnings(lines: Sequence[str]) -> str:
+    """What a reader must know before any number."""
+    return f'<ul class="warnings">{"".join(f"<li>{escape(line)}</li>" for line in lines)}</ul>'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> str:

@@ -18,8 +18,9 @@ from rankd_training.measures.intervals import Estimate
 from rankd_training.models.armnet import ARMNet
 from rankd_training.models.armnet_reading import field_importance
 from rankd_training.pages import charts
-from rankd_training.pages.page import facts, figure, page, section, table, tiles
-from rankd_training.runs.evaluation import ACTIVITY, Evaluation, SliceMetrics, Subject
+from rankd_training.pages.page import facts, figure, page, section, table, tiles, warnings
+from rankd_training.runs.evaluation import ACTIVITY, Evaluation, SliceMetrics
+from rankd_training.runs.subject import Subject
 
 __all__ = ["MEASURES", "measure_importance", "run_page"]
 
@@ -57,14 +58,14 @@ def run_page(subject: Subject, evaluation: Evaluation, importance: Sequence[Fiel
         importance: from `measure_importance` on the same subject.
     """
     record = subject.run.record
-    users = f" of {evaluation.users:,} users" if evaluation.users < evaluation.rows else ""
     lead = (
-        f"{subject.run.schema.name} · {evaluation.split} split, {evaluation.rows:,} rows{users} · "
+        f"{subject.run.schema.name} · {evaluation.split} split, {evaluation.rows:,} rows{evaluation.whose} · "
         f"trained {record['ended_at'][:10]}, seed {record['seed']}"
         + (" · scores are calibrated, as served" if subject.calibrated else "")
-        + ("" if subject.same_file else " · not the file that the run was trained on")
+        + ("" if subject.provenance is None else f" · {subject.provenance}")
     )
     body = [
+        *([warnings(record["warnings"])] if record["warnings"] else []),
         tiles(_headline(evaluation)),
         _metrics(evaluation),
         _learning(record),
@@ -87,16 +88,22 @@ def _headline(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 
 def _metrics(evaluation: Evaluation) -> str:
     # Without users there is nobody to rank for.
-    shown = [m for m in MEASURES if m != "user_auc" or evaluation.users < evaluation.rows]
+    shown = [m for m in MEASURES if m != "user_auc" or evaluation.ranks_for_users]
     rows = [
-        [task, *("\t".join(_words(metrics[measure])) for measure in shown)]
+        [task, *_rates(evaluation, task), *("\t".join(_words(metrics[measure])) for measure in shown)]
         for task, metrics in evaluation.metrics.items()
     ]
     note = (
         "With 95 % intervals from drawing users (rows, where there are none) anew. AUC: higher is better, "
         "0.5 is chance. Log loss and calibration error: lower is better."
     )
-    return section("Metrics", note=note) + table(["task", *(MEASURES[m] for m in shown)], rows)
+    head = ["task", "positives", "mean score", *(MEASURES[m] for m in shown)]
+    return section("Metrics", note=note) + table(head, rows)
+
+
+def _rates(evaluation: Evaluation, task: str) -> tuple[str, str]:
+    found = evaluation.facts[task]
+    return f"{found.positives:,}\t{found.positives / evaluation.rows:.3g}", f"{found.mean_score:.3g}"
 
 
 def _learning(record: Any) -> str:

@@ -38,7 +38,15 @@ from rankd_training.measures.calibration import Calibrated, fit
 from rankd_training.measures.metrics import TaskMetrics, overall
 from rankd_training.progress import SILENT, Progress
 from rankd_training.runs import checkpoint
-from rankd_training.runs.run_folder import RunRecord, check_free, epoch_record, publish, record_of
+from rankd_training.runs.run_folder import (
+    Attachments,
+    RunRecord,
+    check_free,
+    epoch_record,
+    publish,
+    record_of,
+)
+from rankd_training.runs.seen_rows import SeenRows
 from rankd_training.runs.spread import hand_over
 from rankd_training.runs.unfinished import Course, Unfinished
 from rankd_training.settings import TrainSettings
@@ -154,28 +162,22 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
     if settings.average_decay or course.best_epoch != len(course.epochs):
         checkpoint.read_into(unfinished.best(), weights_of(model, ranks))
     metrics = {split: learner.judge(split) for split in examples.rows}
+    learned_from = SeenRows.of(examples, examples.rows["train"])
     record = record_of(
         settings,
         examples,
         tuple(course.epochs),
         metrics["valid"],
+        learned_from,
         best_epoch=course.best_epoch,
         parameters=parameters,
-        started_at=course.started_at,
-        ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        ran=(course.started_at, datetime.now(UTC).isoformat(timespec="seconds")),
     )
     calibrated = _calibrated(learner) if settings.calibration != "none" else None
     if ranks.first:
-        publish(
-            settings.output,
-            model,
-            record,
-            metrics,
-            schema_text=schema_text,
-            examples=examples,
-            calibrated=calibrated,
-            weights=unfinished.best() if model.embedding.spread else None,
-        )
+        attached = Attachments(schema_text, examples, learned_from, calibrated)
+        weights = unfinished.best() if model.embedding.spread else None
+        publish(settings.output, model, record, metrics, attached, weights=weights)
     return RunResult(settings.output, record, metrics)
 
 

@@ -7,82 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
+from sklearn.metrics import log_loss
 
-from rankd_training.errors import ExamplesError, SettingError
-from rankd_training.examples.examples import Examples
-from rankd_training.examples.reading import examples_for, reading_of
 from rankd_training.measures.intervals import RESAMPLES, Estimate, auc_estimate, estimates
-from rankd_training.measures.metrics import calibration_error
-from rankd_training.runs.finished import Run, score_rows
+from rankd_training.measures.metrics import calibration_error, user_aucs
 from rankd_training.runs.slices import Slice, by_activity, by_field
+from rankd_training.runs.subject import TRAIN, Subject
 
 __all__ = [
     "ACTIVITY",
-    "ALL",
     "Evaluation",
     "SliceMetrics",
-    "Subject",
+    "TaskFacts",
     "evaluate_run",
-    "load_subject",
     "sliced",
-    "write_scores",
 ]
 
 ACTIVITY = "training rows of the user"
-ALL = "all"
-TRAIN, TEST = "train", "test"
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A run beside the rows that it is judged on.
-
-    Attributes:
-        run: the run.
-        path: file of the examples.
-        examples: encoded under the run's own schema.
-        split: which of them; `all` for all.
-        row_N: where they are.
-        score_NT: what is said of them where the model is served, so calibrated if the run is.
-    """
-
-    run: Run
-    path: Path
-    examples: Examples
-    split: str
-    row_N: npt.NDArray[np.int64]
-    score_NT: npt.NDArray[np.float32]
-
-    @property
-    def label_NT(self) -> npt.NDArray[np.float32]:
-        """What happened."""
-        return self.examples.label_nT[self.row_N]
-
-    @property
-    def user_N(self) -> npt.NDArray[np.int64]:
-        """Whose rows they are."""
-        return self.examples.group_n[self.row_N]
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether a curve lies between the model's scores and these."""
-        return any(self.run.calibration.curves)
-
-    @property
-    def unseen(self) -> bool:
-        """Whether these rows are of another file that does not say itself which rows are for training."""
-        return self.examples.dealt and not self.same_file
-
-    @property
-    def same_file(self) -> bool:
-        """Whether the run was trained on this very file."""
-        return bool(self.examples.sha256 == self.run.record.get("examples_sha256"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +35,28 @@ class SliceMetrics:
 
     title: str
     rows: int
+    positives: int
     base_rate: float
     mean_score: float
     auc: Estimate | None
     calibration_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFacts:
+    """What the metrics of a task are to be read beside.
+
+    Attributes:
+        positives: rows with a label of 1.
+        mean_score: beside their share, whether scores are too high or too low as a whole.
+        constant_log_loss: of saying that share of every row; a model that knows anything is below.
+        ranked_users: those with both classes, whose AUCs make the AUC within users.
+    """
+
+    positives: int
+    mean_score: float
+    constant_log_loss: float
+    ranked_users: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,68 +66,34 @@ class Evaluation:
     Attributes:
         split: which rows.
         rows: how many.
-        users: how many groups they fall into; intervals draw these anew. As many as rows where there are no
+        nobodys: how many of them have no user though others have.
+        users: how many users the others have; intervals draw these anew. As many as rows where there are no
             users.
-        positives: rows with a label of 1, by task.
+        facts: by task.
         metrics: by task and measure (auc, user_auc, log_loss, calibration_error).
         slices: by what the rows were told apart by, then by task.
     """
 
     split: str
     rows: int
+    nobodys: int
     users: int
-    positives: Mapping[str, int]
+    facts: Mapping[str, TaskFacts]
     metrics: Mapping[str, Mapping[str, Estimate | None]]
     slices: Mapping[str, Mapping[str, Sequence[SliceMetrics]]]
 
+    @property
+    def ranks_for_users(self) -> bool:
+        """Whether some user has several rows."""
+        return self.nobodys + self.users < self.rows
 
-def load_subject(
-    run: Path, path: Path, *, split: str | None = None, group_column: str | None = None
-) -> Subject:
-    """Read a run and score a split of the examples with it.
-
-    Args:
-        run: its folder.
-        path: the examples; columns as in training.
-        split: train, valid, test or all. By default test; all where the file is not the one trained on and
-            does not say itself which rows are for what: nothing in it was learned from.
-        group_column: whose row it is; by default what training took.
-
-    Raises:
-        RunError: the folder is no run.
-        SettingError: there is no such split.
-        ExamplesError: the file does not fit the run's schema, or has no row of the split.
-    """
-    found = Run.load(run)
-    reading = reading_of(found.record["settings"]) | reading_of({"group_column": group_column})
-    examples = examples_for(path, found.schema, reading, to_train=False)
-    if split is None:
-        another = examples.sha256 != found.record.get("examples_sha256")
-        split = ALL if another and examples.dealt else TEST
-    rows = {**examples.rows, ALL: np.arange(len(examples))}
-    if split not in rows:
-        raise SettingError(f"no split is called {split!r}; there are {', '.join(rows)}")
-    row_N = rows[split]
-    if not len(row_N):
-        have = ", ".join(f"{len(at):,} of {name}" for name, at in rows.items() if len(at) and name != ALL)
-        problem = f"has no row of '{split}' ({examples.split_by}), but {have}; `all` judges them together"
-        raise ExamplesError(path, problem)
-    score_NT = found.calibration(score_rows(found.model, examples, row_N))
-    return Subject(found, path, examples, split, row_N, score_NT)
-
-
-def write_scores(subject: Subject, path: Path) -> None:
-    """Write what was said of each row, and what happened, as Parquet.
-
-    `row` is its place in the examples, from 0; then `score_TASK` and `label_TASK` of each task, float32.
-    """
-    columns: dict[str, npt.NDArray[np.int64] | npt.NDArray[np.float32]] = {"row": subject.row_N}
-    label_NT = subject.label_NT
-    for t, task in enumerate(subject.run.schema.tasks):
-        columns[f"score_{task.name}"] = np.ascontiguousarray(subject.score_NT[:, t])
-        columns[f"label_{task.name}"] = np.ascontiguousarray(label_NT[:, t])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), path)
+    @property
+    def whose(self) -> str:
+        """How many users the rows are of, in words; nothing where there are none."""
+        if not self.ranks_for_users:
+            return ""
+        nobodys = f", {self.nobodys:,} of nobody" if self.nobodys else ""
+        return f" of {self.users:,} users{nobodys}"
 
 
 def evaluate_run(
@@ -195,19 +123,38 @@ def evaluate_run(
     known = not subject.unseen and len(subject.examples.rows[TRAIN]) > 0
     slices = {ACTIVITY: by_activity(subject.examples, subject.row_N)} if repeated and known else {}
     slices |= {name: by_field(subject.path, subject.run.schema, name, subject.row_N) for name in by}
-    metrics = {}
+    metrics, facts = {}, {}
     for t, task in enumerate(subject.run.schema.tasks):
         progress(f"intervals of {task.name}")
-        metrics[task.name] = estimates(
-            subject.label_NT[:, t], subject.score_NT[:, t], subject.user_N, resamples=resamples, seed=seed
-        )
+        rows = subject.label_NT[:, t], subject.score_NT[:, t], subject.user_N
+        metrics[task.name] = estimates(*rows, resamples=resamples, seed=seed)
+        facts[task.name] = _facts(*rows)
     found = {}
     for title, pieces in slices.items():
         progress(f"by {title}")
         found[title] = sliced(subject, pieces, resamples=resamples, seed=seed)
-    users, positive_T = len(np.unique(subject.user_N)), subject.label_NT.sum(0, dtype=np.int64)
-    positives = {task.name: int(positive_T[t]) for t, task in enumerate(subject.run.schema.tasks)}
-    return Evaluation(subject.split, len(subject.row_N), users, positives, metrics, found)
+    nobodys_N = subject.examples.nobodys(subject.row_N)
+    return Evaluation(
+        split=subject.split,
+        rows=len(subject.row_N),
+        nobodys=int(nobodys_N.sum()),
+        users=len(np.unique(subject.user_N[~nobodys_N])),
+        facts=facts,
+        metrics=metrics,
+        slices=found,
+    )
+
+
+def _facts(
+    label_N: npt.NDArray[np.float32], score_N: npt.NDArray[np.float32], user_N: npt.NDArray[np.int64]
+) -> TaskFacts:
+    rate_N = np.full(len(label_N), label_N.mean(dtype=np.float64))
+    return TaskFacts(
+        positives=int(label_N.sum(dtype=np.int64)),
+        mean_score=float(score_N.mean(dtype=np.float64)),
+        constant_log_loss=float(log_loss(label_N, rate_N, labels=[0, 1])),
+        ranked_users=len(user_aucs(label_N, score_N, user_N).user_U),
+    )
 
 
 def sliced(
@@ -243,6 +190,7 @@ def _slice_metrics(
     return SliceMetrics(
         title=piece.title,
         rows=len(label_N),
+        positives=int(label_N.sum()),
         base_rate=float(label_N.mean()),
         mean_score=float(score_N.mean()),
         auc=auc_estimate(label_N, score_N, user_N, resamples=resamples, seed=seed),

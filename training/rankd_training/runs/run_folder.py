@@ -12,7 +12,7 @@ import platform
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,11 +26,13 @@ from rankd_training.models.registry import RankingModel
 from rankd_training.runs import checkpoint
 from rankd_training.runs.run_warnings import run_warnings
 from rankd_training.runs.samples import save_sample
+from rankd_training.runs.seen_rows import SeenRows
 from rankd_training.settings import TrainSettings
 
 __all__ = [
     "METRICS",
     "RUN",
+    "Attachments",
     "EpochRecord",
     "RunRecord",
     "check_free",
@@ -58,7 +60,10 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """How a run was made, and what is doubtful about its data. Times are ISO 8601, UTC."""
+    """How a run was made, and what is doubtful about its data. Times are ISO 8601, UTC.
+
+    `seen` is the share of each other split's rows that are alike to a training row (`seen_rows.py`).
+    """
 
     format: str
     model: str
@@ -74,6 +79,24 @@ class RunRecord:
     ended_at: str
     best_epoch: int
     epochs: tuple[EpochRecord, ...]
+    seen: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachments:
+    """What a run's folder holds beside weights and records.
+
+    Attributes:
+        schema_text: the schema file as it was.
+        examples: of whose validation rows a sample is kept.
+        seen: the training rows, as other rows are held against.
+        calibrated: None where none was asked for.
+    """
+
+    schema_text: bytes
+    examples: Examples
+    seen: SeenRows
+    calibrated: Calibrated | None = None
 
 
 def epoch_record(epoch: int, loss: float, valid: Mapping[str, TaskMetrics], duration_s: float) -> EpochRecord:
@@ -93,13 +116,25 @@ def record_of(
     examples: Examples,
     epochs: tuple[EpochRecord, ...],
     valid: Mapping[str, TaskMetrics],
+    seen: SeenRows,
     *,
     best_epoch: int,
     parameters: int,
-    started_at: str,
-    ended_at: str,
+    ran: tuple[str, str],
 ) -> RunRecord:
-    """Put the record of a finished run together; `valid` is how good its scores are on validation rows."""
+    """Put the record of a finished run together.
+
+    Args:
+        settings: what it was told.
+        examples: what it learned from.
+        epochs: all of them.
+        valid: how good its scores are on validation rows, by task.
+        seen: the training rows.
+        best_epoch: whose weights are kept.
+        parameters: how many numbers were learned.
+        ran: from when to when, ISO 8601, UTC.
+    """
+    shares = {name: seen.share(examples, rows) for name, rows in examples.rows.items() if name != "train"}
     named = {**asdict(settings), "examples": settings.examples.name, "schema": settings.schema.name}
     del named["output"]
     return RunRecord(
@@ -109,17 +144,18 @@ def record_of(
         examples_sha256=examples.sha256,
         split_by=examples.split_by,
         rows={split: len(rows) for split, rows in examples.rows.items()},
-        warnings=run_warnings(settings, examples, valid, best_epoch),
+        warnings=run_warnings(settings, examples, valid, best_epoch, shares),
         parameters=parameters,
         settings=named,
         versions={
             "python": platform.python_version(),
             **{name: version(name) for name in ("torch", "numpy", "rankd")},
         },
-        started_at=started_at,
-        ended_at=ended_at,
+        started_at=ran[0],
+        ended_at=ran[1],
         best_epoch=best_epoch,
         epochs=epochs,
+        seen=shares,
     )
 
 
@@ -134,10 +170,8 @@ def publish(
     model: RankingModel,
     record: RunRecord,
     metrics: Mapping[str, Mapping[str, TaskMetrics]],
+    attached: Attachments,
     *,
-    schema_text: bytes,
-    examples: Examples,
-    calibrated: Calibrated | None = None,
     weights: Path | None = None,
 ) -> None:
     """Write everything beside `folder`, then rename it into place.
@@ -147,13 +181,14 @@ def publish(
     staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     staging.mkdir(parents=True)
     try:
-        checkpoint.save(staging, model, schema_text, weights=weights)
-        save_sample(staging, examples)
+        checkpoint.save(staging, model, attached.schema_text, weights=weights)
+        save_sample(staging, attached.examples)
+        attached.seen.save(staging)
         tree = {split: {task: asdict(found) for task, found in by.items()} for split, by in metrics.items()}
         _write_json(staging / METRICS, tree)
         _write_json(staging / RUN, asdict(record))
-        if calibrated is not None:
-            (staging / CALIBRATION).write_bytes(calibrated.to_json())
+        if attached.calibrated is not None:
+            (staging / CALIBRATION).write_bytes(attached.calibrated.to_json())
         check_free(folder)
         staging.replace(folder)
     except BaseException:

@@ -38,12 +38,20 @@ class Slice:
 
 
 def by_activity(examples: Examples, row_N: npt.NDArray[np.int64]) -> list[Slice]:
-    """Split rows by how many training rows their user has: none, then quarters of the rows of all others."""
+    """Split rows by how many training rows their user has: none, then quarters of the rows of all others.
+
+    Rows that are nobody's are apart.
+    """
     users_U, trained_U = np.unique(examples.group_n[examples.rows["train"]], return_counts=True)
     user_N = examples.group_n[row_N]  # ids or hashes of them, so they may be anything
     at_N = np.minimum(np.searchsorted(users_U, user_N), len(users_U) - 1)
     activity_N = np.where(users_U[at_N] == user_N, trained_U[at_N], 0)
-    return _named("none", activity_N == 0) + _quantiles(activity_N, activity_N > 0)
+    nobodys_N = examples.nobodys(row_N)
+    return (
+        _named("no user", nobodys_N)
+        + _named("none", (activity_N == 0) & ~nobodys_N)
+        + _quantiles(activity_N, activity_N > 0)
+    )
 
 
 def by_field(path: Path, schema: FeatureSchema, name: str, row_N: npt.NDArray[np.int64]) -> list[Slice]:

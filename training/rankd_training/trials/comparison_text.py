@@ -22,7 +22,8 @@ def comparison_table(report: Mapping[str, Any]) -> Table:
     """Test metrics for the screen; the best mean of each task stands out."""
     seeds = len(report["seeds"])
     shown = Table(
-        title=f"{report['data']}, test split, mean ± deviation of {seeds} seed{'s' if seeds > 1 else ''}",
+        title=f"{report['data']}, test split, "
+        + (f"mean ± deviation of {seeds} seeds" if seeds > 1 else "one seed"),
         title_justify="left",
         box=None,
     )
@@ -191,8 +192,10 @@ def _rows(report: Mapping[str, Any], split: str, *, strong: str) -> list[list[st
 
 
 def _words(spread: Mapping[str, Any]) -> str:
-    """None: a task of one class, or rows without users."""
-    return "none" if spread["mean"] is None else f"{spread['mean']:.4f} ± {spread['std']:.4f}"
+    """None: a task of one class, or rows without users. One seed has no deviation."""
+    if spread["mean"] is None:
+        return "none"
+    return f"{spread['mean']:.4f}" + (f" ± {spread['std']:.4f}" if len(spread["values"]) > 1 else "")
 
 
 def _p_value(p: float | None) -> str:
