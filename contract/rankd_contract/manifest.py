@@ -55,9 +55,10 @@ class BundleManifest:
 
     `fusion` maps task names to the weights of the ranking score (a weighted mean of the task scores);
     `calibration` maps task names to the curve that follows the graph (`calibration.py`); `golden_tolerance`
-    is how far replayed scores, as the graph gives them, may lie from the recorded ones; `cuda` says how the
-    graph for CUDA is run, where there is one; `parity`, `metrics`, `record` and `export` (how the graph was
-    made, and what that cost) are reports for people and gates, not read on the scoring path.
+    is how far a replayed score near one half, as the graph gives it, may lie from the recorded one (others by
+    4 p (1 - p) of that, the same difference of logits); `cuda` says how the graph for CUDA is run, where
+    there is one; `parity`, `metrics`, `record` and `export` (how the graph was made, and what that cost) are
+    reports for people and gates, not read on the scoring path.
     """
 
     model: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -125,7 +126,8 @@ def export(
     worst = max(size["max_score_error"] for size in manifest.parity["sizes"])
     out.print(
         f"{manifest.model} version {manifest.version}: {bundle.path}\n"
-        f"largest difference to the model over {len(manifest.parity['sizes'])} request sizes: {worst:.1e}\n"
+        f"largest difference to the model over {len(manifest.parity['sizes'])} request sizes: {worst:.1e}"
+        f"{_of_fewer_bits(manifest.export)}\n"
         f"multiply-adds a candidate: {work['per_candidate']:,}, and {work['per_user']:,} a user "
         f"({work['per_candidate_tiled']:,} a candidate were the user's side repeated)",
         soft_wrap=True,
@@ -145,6 +147,15 @@ def export(
             "validation rows",
             soft_wrap=True,
         )
+
+
+def _of_fewer_bits(about: Mapping[str, Any]) -> str:
+    """How far the graph that is published is off, where it is another one than was compared."""
+    lost = about.get("lost", {})
+    if not lost:
+        return ""
+    most = max(loss["largest_difference"] for loss in lost.values())
+    return f" (of the float32 graph; of the {about['precision']} one over validation rows: {most:.1e})"
 
 
 def _cuda_plan(
