@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from rankd_training.data.column_kinds import is_milliseconds, is_time, is_written_number, is_written_time
 from rankd_training.data.field_names import quoted
 from rankd_training.data.id_columns import is_id_name
 
-__all__ = ["Proposal", "is_time", "propose_field", "unfit"]
+__all__ = ["Proposal", "propose_field", "unfit"]
 
 _MOST_VALUES = 256  # a longer vocabulary is nobody's to read
 _MOST_LEVELS = 32
@@ -29,10 +32,8 @@ _EDGES = 20
 _LONGEST_LIST = 50
 _HEAVY_TAIL = 5.0  # standard deviations between mean and maximum
 _FEW_LEVELS = 2
-_FEW_TEXTS = 1000
+_OUTLIERS = 100  # times what all but a hundredth of the rows span
 _LARGEST = float(np.finfo(np.float32).max)
-_YEARS_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
-_TIME_NAME = re.compile(r"(^|_)(time|timestamp|ts|at|date)($|_)", re.IGNORECASE)
 _HISTORY_NAME = re.compile(r"(^|_)(recent|last|hist|history|seq|sequence|clicked|viewed)", re.IGNORECASE)
 
 
@@ -42,25 +43,6 @@ class Proposal:
 
     fields: tuple[str, ...]
     reason: str
-
-
-def _is_milliseconds(name: str, column: Any) -> bool:
-    if not pa.types.is_integer(column.type) or not _TIME_NAME.search(name):
-        return False
-    bounds: Any = pc.min_max(column).as_py()
-    low, high = (1000 * bound for bound in _YEARS_S)
-    return bool(low <= bounds["min"] and bounds["max"] < high)
-
-
-def is_time(name: str, column: Any) -> bool:
-    """Whether a column holds moments: timestamps, or seconds since 1970 under a name that says so."""
-    if pa.types.is_timestamp(column.type):
-        return True
-    if not pa.types.is_integer(column.type) or not _TIME_NAME.search(name):
-        return False
-    bounds: Any = pc.min_max(column).as_py()
-    low, high = _YEARS_S
-    return bounds["min"] is not None and low <= bounds["min"] and bounds["max"] < high
 
 
 def propose_field(
@@ -108,12 +90,12 @@ def unfit(name: str, column: Any) -> str | None:
     kind, seen = column.type, column.drop_null()
     if not len(seen):
         return "null in every row looked at"
-    if _is_milliseconds(name, column):
+    if is_milliseconds(name, column):
         return "a time in milliseconds; store it in seconds, or as a timestamp, to have its hour"
-    if _is_written_time(kind, seen):
+    if is_written_time(column):
         return "a time as text; store it as a timestamp to have its hour and weekday"
-    if _is_written_number(kind, seen):
-        return "numbers as text; store it as float64 (or int64) to have it as a measure"
+    if is_written_number(column):
+        return "numbers as text; store it as float64 to have it as a measure, what is none as null"
     if pa.types.is_floating(kind) and (np.abs(seen.to_numpy(zero_copy_only=False)) > _LARGEST).any():
         return "infinite, or beyond 32-bit floats, in some rows; make these null, or cut them off"
     if not _is_read(kind):
@@ -128,30 +110,6 @@ def _is_read(kind: pa.DataType) -> bool:
         return True
     text = of.is_string(kind) or of.is_large_string(kind)
     return text or of.is_floating(kind) or (of.is_integer(kind) and not of.is_uint64(kind))
-
-
-def _is_written_time(kind: pa.DataType, seen: Any) -> bool:
-    """Whether text says when, as `2024-01-31 12:00:00` does."""
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return False
-    few = seen.slice(0, _FEW_TEXTS)
-    try:
-        few.cast(pa.timestamp("us", "UTC" if few[0].as_py()[-1:] == "Z" else None))
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _is_written_number(kind: pa.DataType, seen: Any) -> bool:
-    """Whether text is of numbers with fractions, such as `22013.55`; text of digits alone may be ids."""
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        return False
-    few = seen.slice(0, _FEW_TEXTS)
-    try:
-        number_n = few.cast(pa.float64()).to_numpy()
-    except pa.ArrowInvalid:
-        return False
-    return bool((np.floor(number_n) != number_n).any())  # so is NaN, which words like nan are read as
 
 
 def _lookup(name: str, called: str, dtype: str, values: Any, what: str) -> Proposal:
@@ -169,7 +127,13 @@ def _integer(name: str, called: str, seen: Any, values: Any) -> Proposal:
     dense = np.ptp(value_v) < _SPARSE * len(value_v)
     if is_id_name(name) or (dense and len(value_v) <= _MOST_VALUES) or len(value_v) == _FEW_LEVELS:
         return _lookup(name, called, "int64", values, "whole numbers")
-    number_n = np.sort(seen.to_numpy(zero_copy_only=False).astype(np.float64))
+    field = _in_parts(name, called, "int64", seen.to_numpy(zero_copy_only=False).astype(np.float64))
+    return Proposal((field,), f"a count, {len(values):,} values, cut where each part has as many rows")
+
+
+def _in_parts(name: str, called: str, dtype: str, number_n: NDArray[np.float64]) -> str:
+    """A field that is cut where each part has as many rows."""
+    number_n = np.sort(number_n)
     # One value (zero, mostly) may fill more than a part: it gets its own, and the others are cut evenly.
     starts = np.flatnonzero(np.r_[True, np.diff(number_n) > 0])
     usual = number_n[starts[np.argmax(np.diff(np.r_[starts, len(number_n)]))]]
@@ -177,9 +141,9 @@ def _integer(name: str, called: str, seen: Any, values: Any) -> Proposal:
     edges = np.quantile(others_n, np.linspace(0, 1, _EDGES + 1)[:-1], method="higher")
     after = others_n[others_n > usual][:1]
     edges = np.unique(np.concatenate([edges, [usual], after]))
-    transform = {"bucketize": [int(edge) for edge in edges[edges > number_n[0]]]}
-    field = _field(called, name, kind="numeric", dtype="int64", transform=transform)
-    return Proposal((field,), f"a count, {len(values):,} values, cut where each part has as many rows")
+    written: Callable[[float], float] = int if dtype == "int64" else float
+    transform = {"bucketize": [written(edge) for edge in edges[edges > number_n[0]]]}
+    return _field(called, name, kind="numeric", dtype=dtype, transform=transform)
 
 
 def _measure(name: str, called: str, seen: Any) -> Proposal:
@@ -192,6 +156,11 @@ def _measure(name: str, called: str, seen: Any) -> Proposal:
         transform = {"bucketize": [float(str(level)) for level in levels[1:]]}
         field = _field(called, name, kind="numeric", dtype="float32", transform=transform)
         return Proposal((field,), f"numbers, {len(levels)} values, a bucket each")
+    low, high = np.quantile(number_n, [0.005, 0.995])
+    if number_n.min() < 0 and np.ptp(number_n) > _OUTLIERS * max(high - low, 0.0) > 0:
+        field = _in_parts(name, called, "float32", number_n.astype(np.float32).astype(np.float64))
+        ends = f"{number_n.min():g} to {number_n.max():g}, mostly {low:g} to {high:g}"
+        return Proposal((field,), f"a measure with outliers ({ends}), cut where each part has as many rows")
     middle = float(np.median(number_n))
     heavy = number_n.min() >= 0 and number_n.max() > number_n.mean() + _HEAVY_TAIL * number_n.std()
     scaled_n = np.log1p(number_n) if heavy else number_n

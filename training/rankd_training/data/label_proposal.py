@@ -23,7 +23,7 @@ _LABELS = frozenset(
 )
 _OUTCOME = re.compile(
     r"(^|_)(label|target|outcome|response|true|click|order|buy|bought|purchas|convert|conversion|sold|"
-    r"lik|love|rated|watch|install|subscri|churn|cart)",
+    r"lik|love|rated|watch|install|subscri|churn|cart|return|refund|cancel|default|fraud|surviv)",
     re.IGNORECASE,
 )
 
@@ -47,9 +47,13 @@ def choose_labels(path: Path, table: pa.Table, named: Sequence[str]) -> dict[str
     called = [c for c in table.column_names if c.lower() in _LABELS or c.lower().startswith("label")]
     told = [c for c in called if c in binary]
     if called and not told:
+        if _two_words(table[called[0]]) is not None:
+            _check(path, table, called[0])
         stray = _stray(table[called[0]])
         problem = f"is called as labels are, but has {stray}; make it 0 and 1, or say another with --label"
         raise ExamplesError(path, problem, column=called[0])
+    for column in told:
+        _check(path, table, column)
     if told:
         return dict.fromkeys(told, "its name is one that labels have, and every row has 0 or 1")
     candidates = f"; columns of 0 and 1 are {', '.join(binary)}" if binary else ", and none is of 0 and 1"
@@ -68,10 +72,25 @@ def is_outcome_name(column: str) -> bool:
 
 def _check(path: Path, table: pa.Table, column: str) -> None:
     if (stray := _stray(table[column])) is not None:
+        words = _two_words(table[column])
+        if words is not None:
+            problem = f"a label is 0 or 1; this column has {words[0]!r} and {words[1]!r}"
+            raise ExamplesError(path, f"{problem}: store whether it is {words[1]!r}", column=column)
         binary = [c for c in table.column_names if _stray(table[c]) is None]
         have = f"; columns of 0 and 1 are {', '.join(binary)}" if binary else ""
         problem = f"a label is 0 or 1 (or false or true) in every row; this column has {stray}{have}"
         raise ExamplesError(path, problem, column=column)
+    if len(only := pc.unique(table[column])) == 1:
+        problem = f"a label has both 0 and 1; all {len(table):,} rows looked at have {only[0].as_py():g}"
+        raise ExamplesError(path, problem, column=column)
+
+
+def _two_words(column: Any) -> tuple[str, str] | None:
+    """The values of a column of text that has two, such as yes and no."""
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return None
+    found = sorted(value for value in pc.unique(column).to_pylist() if value is not None)
+    return (found[0], found[1]) if len(found) == 2 else None  # noqa: PLR2004
 
 
 def _stray(column: Any) -> str | None:

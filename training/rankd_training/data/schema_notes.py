@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from rankd_training.data.id_columns import is_id_name, is_id_type
 from rankd_training.data.label_proposal import is_outcome_name
+from rankd_training.data.row_files import RowFile
 from rankd_training.data.whose_columns import names_rows
 
-__all__ = ["notes_of_ids", "notes_of_labels", "notes_of_sides"]
+__all__ = ["notes_of_columns", "notes_of_folders", "notes_of_ids", "notes_of_labels", "notes_of_sides"]
 
 
 def notes_of_sides(
@@ -49,6 +51,28 @@ def notes_of_ids(own: Sequence[str], from_floats: Sequence[str]) -> Iterator[str
         yield f"{', '.join(own)}: another value in each row, so no field"
     for column in from_floats:
         yield f"{column}: stored as floats, all of them whole: read as ids"
+
+
+def notes_of_columns(
+    indices: Sequence[str], digits: Sequence[str], renamed: Mapping[str, str]
+) -> Iterator[str]:
+    """Say which columns are pandas' row numbers, which text may be numbers, and what fields are called."""
+    for column in indices:
+        yield f"{column}: left out: a row number that pandas wrote; `to_parquet(index=False)` leaves it out"
+    for column in digits:
+        yield f"{column}: text of whole numbers, taken for names; store it as int64 if it counts or measures"
+    if renamed:
+        names = ", ".join(f"'{column}' is field {field}" for column, field in renamed.items())
+        yield f"names of fields are letters, digits and _.-, so {names}; requests use the field's"
+
+
+def notes_of_folders(path: Path, files: Sequence[RowFile]) -> Iterator[str]:
+    """Say what is in the names of folders alone, as in `device=ios/part-0.parquet`."""
+    if path.is_dir():
+        parts = [part for file in files for part in file.path.relative_to(path).parts[:-1]]
+        columns = dict.fromkeys(part.partition("=")[0] for part in parts if "=" in part)
+        for column in columns:
+            yield f"{column}: in the names of folders alone, which are not read; write it into the files"
 
 
 def _may_be_ids(column: Any) -> bool:

@@ -8,20 +8,28 @@ may be a second label is no field: it would tell a model in training what nobody
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 
+from rankd_training.data.column_kinds import is_digits, is_time
 from rankd_training.data.field_names import field_names, quoted
-from rankd_training.data.field_proposal import Proposal, is_time, propose_field, unfit
+from rankd_training.data.field_proposal import Proposal, propose_field, unfit
 from rankd_training.data.id_columns import is_id_name, is_id_type, with_whole_ids
 from rankd_training.data.label_proposal import choose_labels, is_outcome_name, is_two_valued
 from rankd_training.data.libsvm import LibsvmFile, entries_by_position
 from rankd_training.data.row_files import open_rows
 from rankd_training.data.sampled_rows import sampled_rows
-from rankd_training.data.schema_notes import notes_of_ids, notes_of_labels, notes_of_sides
+from rankd_training.data.schema_notes import (
+    notes_of_columns,
+    notes_of_folders,
+    notes_of_ids,
+    notes_of_labels,
+    notes_of_sides,
+)
 from rankd_training.data.splits import SPLIT
 from rankd_training.data.whose_columns import follows, holds_ids_of, names_rows, sides, whole
 from rankd_training.errors import ExamplesError
@@ -29,6 +37,7 @@ from rankd_training.errors import ExamplesError
 __all__ = ["Roles", "SchemaProposal", "propose_schema"]
 
 _EVENT_TIME = "event_time"
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__|Unnamed: \d+")
 # From the surest to the least sure.
 _USERS = """
     user_id userid uid user customer_id customerid member_id visitor_id viewer_id subscriber_id account_id
@@ -88,7 +97,8 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     item = roles.item or _named(table, _ITEMS, taken)
     table, from_floats = with_whole_ids(table, list(filter(None, (user, item))))
     _check_ids(path, table, user, item)
-    rest = [c for c in table.column_names if c not in {SPLIT, *labels, *roles.ignore}]
+    indices = [c for c in table.column_names if _PANDAS_INDEX.fullmatch(c)]
+    rest = [c for c in table.column_names if c not in {SPLIT, *labels, *roles.ignore, *indices}]
     if any(isinstance(file, LibsvmFile) for file in files):
         rest = entries_by_position(rest)
     doubtful = _perhaps_labels(table, rest, user, item)
@@ -128,7 +138,17 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     kept = [c for c in rest if is_two_valued(table[c])]
     said = notes_of_labels(labels, doubtful, kept, sides=user is not None and item is not None)
     kept_ids = [c for c in from_floats if c in {*rest, user, item}]
-    notes = (*notes_of_sides(table, rest, user, item), *said, *notes_of_ids(own, kept_ids), *views.left_out)
+    digits = [
+        c for c in rest if c not in {user, item, *own} and not is_id_name(c) and is_digits(whole(table[c]))
+    ]
+    notes = (
+        *notes_of_sides(table, rest, user, item),
+        *said,
+        *notes_of_ids(own, kept_ids),
+        *notes_of_columns(indices, digits, {c: called[c] for c in rest if called[c] != c}),
+        *views.left_out,
+        *notes_of_folders(path, files),
+    )
     return SchemaProposal("\n".join(lines) + "\n", notes)
 
 
