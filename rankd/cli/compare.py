@@ -99,7 +99,7 @@ def compare(
     title, folder = name or rows.name, output or home / "results"
     if Path(title).name != title:
         fail(f"--name {title}: expected the name of two files, and no folder; --out has the folder", 2)
-    _spare_others(folder / f"{title}.json", names)
+    _spare_others(folder / f"{title}.json", names, chosen_seeds)
     with wants(TrainingError, ContractError):
         store = trials.TrialStore(home / "trials", rows.source)
         with TrialBar(tell, len(names) * len(chosen_seeds)) as bar:
@@ -138,16 +138,20 @@ def compare(
     out.print(f"\n{folder / title}.md and .json", soft_wrap=True)
 
 
-def _spare_others(path: Path, names: list[str]) -> None:
-    """Leave what took hours alone: a table of other models is not written over."""
+def _spare_others(path: Path, names: list[str], seeds: list[int]) -> None:
+    """Leave what took hours alone: a table of other models or of more seeds is not written over."""
     try:
-        there = set(json.loads(path.read_text(encoding="utf-8"))["models"])
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        there, runs = set(tree["models"]), set(tree["seeds"])
     except FileNotFoundError:
         return
     except (OSError, ValueError, KeyError, TypeError):
         fail(f"{path} is there and is no table of `rankd compare`; choose another --name or --out", 2)
     if lost := sorted(there - set(names)):
         fail(f"{path} has {', '.join(lost)} too, which would be lost; choose another --name or --out", 2)
+    if lost_seeds := sorted(runs - set(seeds)):
+        said = ", ".join(map(str, lost_seeds))
+        fail(f"{path} has seeds {said} too, which would be lost; choose another --name or --out", 2)
 
 
 def _line(result: TrialResult) -> str:

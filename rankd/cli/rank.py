@@ -32,7 +32,10 @@ def rank(
     url: Url = "http://127.0.0.1:8080",
     context: Annotated[
         list[str] | None,
-        typer.Option(help="Field of the context as key=value, such as hour=7; may be given several times."),
+        typer.Option(
+            help="Field of the context as key=value, such as hour=7, or zip='\"01234\"' where digits are "
+            "text; may be given several times."
+        ),
     ] = None,
     top_k: Annotated[int, typer.Option(help="How many to show.", min=1)] = 10,
     deadline_ms: Annotated[float | None, typer.Option(help="Time the answer may take.")] = None,

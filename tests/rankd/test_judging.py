@@ -113,6 +113,9 @@ def test_compare_leaves_a_table_of_other_models_alone_and_hands_on_warnings(
     assert "has popularity too, which would be lost; choose another --name" in refused(
         *asked, "--models", "dnn"
     )
+    more = ("compare", *rows(place), "--seeds", "2,3", "--settings", settings, "--home", tmp_path)
+    said = refused(*more, "--models", "dnn,popularity")
+    assert "has seeds 1 too, which would be lost; choose another --name" in said
     assert page.read_bytes() == before
     rankd(*asked, "--models", "dnn", "--name", "alone")
     page.with_suffix(".json").write_text("[]")

@@ -144,7 +144,7 @@ def load_examples(
         )
     rows = {name: np.flatnonzero(arrays[CODE] == code) for code, name in enumerate(SPLIT_NAMES)}
     if to_train:
-        _check_splits(path, schema, arrays[LABEL], arrays[CODE], rows)
+        _check_splits(path, schema, arrays[LABEL], arrays[CODE], rows, dealt=layout.plan is not None)
     return Examples(
         schema=schema,
         blocks={e: Block(arrays[f"{e.value}_ids"], arrays[f"{e.value}_values"]) for e in Entity},
@@ -237,14 +237,17 @@ def _check_splits(
     label_nT: npt.NDArray[np.float32],
     code_n: npt.NDArray[np.int8],
     rows: Mapping[str, npt.NDArray[np.int64]],
+    *,
+    dealt: bool,
 ) -> None:
     """Refuse an empty split, and a label of one class in what is learned from or decides when to stop."""
+    remedy = f"{len(code_n)} rows are too few to deal out" if dealt else "`--split 80/10/10` deals them out"
     for name, found in rows.items():
         if not len(found):
             raise ExamplesError(
                 path,
-                f"no row is of '{name}'; each of the splits needs rows; `--split 80/10/10` deals them out",
-                column=SPLIT,
+                f"no row is of '{name}'; each of the splits needs rows; {remedy}",
+                column=None if dealt else SPLIT,
             )
     for t, task in enumerate(schema.tasks):
         positives = np.zeros(len(SPLIT_NAMES))

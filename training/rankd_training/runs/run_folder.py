@@ -161,7 +161,9 @@ def record_of(
 
 def check_free(folder: Path) -> None:
     """Raise RunError where a run would overwrite something."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise RunError(folder, "is a file; choose another folder for the run")
+    if folder.exists() and any(folder.iterdir()):
         raise RunError(folder, "is not empty; choose another folder or remove this one")
 
 
