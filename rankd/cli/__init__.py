@@ -24,6 +24,7 @@ from rankd.cli import (
     report,
     scaling,
     schema,
+    score,
     serve,
     train,
     tune,
@@ -63,6 +64,7 @@ app.command("demo")(demo.demo)
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
+app.command("score")(score.score)
 app.command("report")(report.report)
 app.command("explain")(explain.explain)
 app.command("compare")(compare.compare)

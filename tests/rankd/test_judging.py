@@ -114,8 +114,8 @@ def test_compare_leaves_a_table_of_other_models_alone_and_hands_on_warnings(
         *asked, "--models", "dnn"
     )
     more = ("compare", *rows(place), "--seeds", "2,3", "--settings", settings, "--home", tmp_path)
-    said = refused(*more, "--models", "dnn,popularity")
-    assert "has seeds 1 too, which would be lost; choose another --name" in said
+    fewer = refused(*more, "--models", "dnn,popularity")
+    assert "has seeds 1 too, which would be lost; choose another --name" in fewer
     assert page.read_bytes() == before
     rankd(*asked, "--models", "dnn", "--name", "alone")
     page.with_suffix(".json").write_text("[]")
@@ -381,3 +381,25 @@ def refused(*arguments: str | Path, code: int = 2) -> str:
     result = CliRunner().invoke(app, list(map(str, arguments)))
     assert result.exit_code == code, result.output
     return " ".join(result.stderr.split())
+
+
+def test_rows_without_labels_are_scored_by_another_verb_that_evaluate_names(
+    place: Path, tmp_path: Path
+) -> None:
+    pq.write_table(examples_table().drop(["clicked", "bought", "split"]), tmp_path / "new.parquet")
+    problem = refused("evaluate", place / "run", "--examples", tmp_path / "new.parquet", code=1)
+    assert "column 'clicked': no such column (the label of task 'click'; `rankd score` scores rows" in problem
+    asked = ("score", place / "run", "--examples", tmp_path / "new.parquet", "--out", tmp_path / "s.parquet")
+    assert "1,200 rows scored" in rankd(*asked, "--keep", "at")
+    assert pq.read_schema(tmp_path / "s.parquet").names == [
+        "row",
+        "user_id",
+        "item_id",
+        "at",
+        "score_click",
+        "score_buy",
+    ]
+    assert json.loads(rankd(*asked, "--json"))["rows"] == 1200
+    assert "did you mean 'tags'?" in refused(*asked, "--keep", "tag", code=1)
+    same = ("score", place / "run", "--examples", tmp_path / "new.parquet", "--out", tmp_path / "new.parquet")
+    assert "is read by this command and would be lost" in refused(*same)

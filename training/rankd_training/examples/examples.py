@@ -30,7 +30,7 @@ from rankd_training.examples.columns import Piece, group_codes, label, nobody_co
 from rankd_training.examples.layout import CODE, GROUP, LABEL, Layout, check_columns
 from rankd_training.settings import TrainSettings
 
-__all__ = ["IN_MEMORY_BYTES", "Examples", "encoded", "examples_of", "load_examples"]
+__all__ = ["IN_MEMORY_BYTES", "Examples", "encoded", "examples_of", "load_examples", "pieces"]
 
 IN_MEMORY_BYTES = 2 << 30
 TRAIN, VALID, _ = SPLIT_NAMES
@@ -129,7 +129,11 @@ def load_examples(
     files = open_rows(path)
     users = schema.of(Entity.USER)
     layout = Layout.of(path, files, schema, group_column or (users[0].key if users else None), split)
-    check_columns(files, layout)
+    wanted = layout.wanted()
+    if not to_train:
+        hint = "`rankd score` scores rows without labels"
+        wanted |= {task.label: f"{wanted[task.label]}; {hint}" for task in schema.tasks}
+    check_columns(files, schema, wanted)
     num_rows = sum(file.num_rows for file in files)
     if not num_rows:
         raise ExamplesError(path, "has no rows")
@@ -183,7 +187,7 @@ def _encode(files: Sequence[RowFile], layout: Layout, sink: Sink, num_rows: int,
     encoders = [Encoder(schema, entity) for entity in Entity]
     time_pieces = []
     done = 0
-    for number, piece in _pieces(files, list(layout.wanted())):
+    for number, piece in pieces(files, list(layout.wanted())):
         for encoder in encoders:
             block = encoded(piece, encoder)
             sink.append(f"{encoder.layout.entity.value}_ids", block.ids)
@@ -206,7 +210,8 @@ def _encode(files: Sequence[RowFile], layout: Layout, sink: Sink, num_rows: int,
         sink.append(CODE, plan.codes(num_rows, np.concatenate(time_pieces) if time_pieces else None))
 
 
-def _pieces(files: Sequence[RowFile], columns: Sequence[str]) -> Iterator[tuple[int, Piece]]:
+def pieces(files: Sequence[RowFile], columns: Sequence[str]) -> Iterator[tuple[int, Piece]]:
+    """Read columns of files, batch by batch, each with the number of its file."""
     for number, file in enumerate(files):
         first_row = 0
         for batch in file.batches(columns):

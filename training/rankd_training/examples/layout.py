@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from rankd_training.data.row_files import RowFile, split_by_name
 from rankd_training.data.splits import SPLIT, SplitPlan
 from rankd_training.errors import ExamplesError
 
-__all__ = ["CODE", "GROUP", "LABEL", "Layout", "check_columns"]
+__all__ = ["CODE", "GROUP", "LABEL", "Layout", "check_columns", "sources"]
 
 LABEL, GROUP, CODE = "label", "group", "split"
 # Goes up whenever the same files and schema would be encoded otherwise.
@@ -57,7 +57,7 @@ class Layout:
 
     def wanted(self) -> dict[str, str]:
         """Columns to read, and what for."""
-        wanted = {f.source: f"field '{f.name}'" for f in self.schema.fields.values()}
+        wanted = sources(self.schema)
         wanted |= {task.label: f"the label of task '{task.name}'" for task in self.schema.tasks}
         if self.group_column is not None:
             wanted[self.group_column] = "the rows' group"
@@ -91,18 +91,29 @@ class Layout:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
-def check_columns(files: Sequence[RowFile], layout: Layout) -> None:
-    """Refuse a missing column, and a field's column whose type cannot be read, before any row is."""
+def sources(schema: FeatureSchema) -> dict[str, str]:
+    """The columns of fields, and which field each is for."""
+    return {field.source: f"field '{field.name}'" for field in schema.fields.values()}
+
+
+def check_columns(files: Sequence[RowFile], schema: FeatureSchema, wanted: Mapping[str, str]) -> None:
+    """Refuse a missing column, and a field's column whose type cannot be read, before any row is.
+
+    Args:
+        files: what is read.
+        schema: whose fields.
+        wanted: columns to read, and what for.
+    """
     for file in files:
         names = file.schema.names
-        for column, purpose in layout.wanted().items():
+        for column, purpose in wanted.items():
             if column not in names:
                 near = difflib.get_close_matches(column, names, 1)
                 hint = f"did you mean '{near[0]}'? " if near else ""
                 problem = f"no such column ({purpose}); {hint}the file has {', '.join(names)}"
                 raise ExamplesError(file.path, problem, column=column)
         empty = file.schema.empty_table()
-        for field in layout.schema.fields.values():
+        for field in schema.fields.values():
             try:
                 Column.from_arrow(empty[field.source].combine_chunks(), field)
             except ValueTypeError as error:
