@@ -1,6 +1,7 @@
 """The rows of one entity: what is stored, with what the request says laid over it and the gaps filled.
 
-A row that is missing, too old, damaged or another entity's is never used: it becomes the declared default.
+A row that is missing, too old, damaged or another entity's is never used: it becomes the declared default,
+and a field that reads the id itself has it from the request.
 What is near at hand is taken before the store is read, so that only the rest is asked for.
 """
 
@@ -17,10 +18,19 @@ from numpy.typing import NDArray
 from rankd_contract.encoding import Block, Encoder
 from rankd_contract.keys import entity_hashes, key_prefix
 from rankd_contract.packing import FeatureStatus, RowFormat
-from rankd_contract.schema import UNKNOWN, Entity, FeatureSchema, FeatureView, OnStale
+from rankd_contract.schema import (
+    UNKNOWN,
+    DType,
+    Entity,
+    FeatureSchema,
+    FeatureView,
+    FieldLayout,
+    Kind,
+    OnStale,
+)
 from rankd_service.features.near_cache import NearCache
 from rankd_service.features.near_caches import NearCaches
-from rankd_service.features.overrides import Override
+from rankd_service.features.overrides import Override, encode_ids
 from rankd_service.features.view_rows import ViewRows
 
 __all__ = ["Draft", "EntityPlan", "EntityRows"]
@@ -61,6 +71,7 @@ class _ViewPlan:
     ids: slice
     values: slice
     near: NearCache | None
+    id_fields: Sequence[FieldLayout]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +114,8 @@ class EntityPlan:
             ids, values = slice(at_ids, at_ids + view.num_ids), slice(at_values, at_values + view.num_values)
             prefix = key_prefix(namespace, schema, view)
             cache = near.of(prefix, view.num_ids, view.num_values) if near else None
-            self.views.append(_ViewPlan(view, prefix, RowFormat(schema, view), ids, values, cache))
+            id_fields = [at for at in self.encoder.layout.fields if _reads_id(at, view)]
+            self.views.append(_ViewPlan(view, prefix, RowFormat(schema, view), ids, values, cache, id_fields))
             at_ids, at_values = ids.stop, values.stop
         sizes = [[schema.cardinality(f.field)] * f.field.num_ids for f in self.encoder.layout.fields]
         self._cardinalities = np.array(list(chain.from_iterable(sizes)), np.uint32)
@@ -168,6 +180,8 @@ class EntityPlan:
                 missing = (statuses != FeatureStatus.PRESENT) & ~near
                 if view.on_stale is OnStale.USE:
                     missing &= statuses != FeatureStatus.OUTSIDE_MAX_AGE
+                if missing.any():
+                    self._put_ids(of_view.plan, draft, np.flatnonzero(missing))
                 read = _rests_on_row(view, overrides, len(draft.ids))
                 defaulted, stale = defaulted | (missing & read), stale | (near & read)
                 if lost is not None:
@@ -235,6 +249,12 @@ class EntityPlan:
             draft.rows.block.ids[stale] = self._empty.ids[:, plan.ids]
             draft.rows.block.values[stale] = self._empty.values[:, plan.values]
 
+    def _put_ids(self, plan: _ViewPlan, draft: Draft, rows: NDArray[np.intp]) -> None:
+        """Fill the fields that read the id where there is no row to have them from."""
+        ids = [draft.ids[row] for row in rows.tolist()]
+        for at in plan.id_fields:
+            encode_ids(self.encoder, at, ids, rows.tolist()).apply(draft.block)
+
     def _bring_into_range(self, block: Block) -> int:
         """Turn ids beyond their table into `unknown`: the CPU would raise, CUDA would read anything."""
         beyond = block.ids.view(np.uint32) >= self._cardinalities
@@ -242,6 +262,13 @@ class EntityPlan:
             return 0
         block.ids[beyond] = UNKNOWN
         return int(beyond.sum())
+
+
+def _reads_id(at: FieldLayout, view: FeatureView) -> bool:
+    """Whether a field is looked up by the view's id, so that its value needs no row."""
+    field = at.field
+    looked_up = field.kind is Kind.CATEGORICAL and field.derive is None and field.dtype is not DType.BOOL
+    return at.view == view.name and field.source == view.key and looked_up
 
 
 def _rests_on_row(view: FeatureView, overrides: Sequence[Override], n: int) -> NDArray[np.bool_]:

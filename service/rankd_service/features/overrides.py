@@ -10,12 +10,13 @@ import numpy as np
 from rankd_contract.columns import Column
 from rankd_contract.encoding import Block, Encoder
 from rankd_contract.errors import ValueTypeError
-from rankd_contract.schema import MISSING, FieldLayout, Kind
+from rankd_contract.schema import MISSING, DType, FieldLayout, Kind
 from rankd_service.domain import Fields, FieldValue
 from rankd_service.errors import InvalidRequest, RejectReason, nearest, shown_key
 
-__all__ = ["Override", "encode_override", "read_overrides", "taken_as_is", "unknown_field"]
+__all__ = ["Override", "encode_ids", "encode_override", "read_overrides", "taken_as_is", "unknown_field"]
 
+_MOST_DIGITS, _INT64 = 19, range(-(2**63), 2**63)
 _LISTS = frozenset({Kind.SEQUENCE, Kind.MULTI_VALUE})
 _IN_JSON = {
     "str": "a string",
@@ -78,6 +79,21 @@ def encode_override(
         got = _IN_JSON.get(error.got, error.got)
         raise InvalidRequest(RejectReason.SCHEMA, f"expected {expected}, got {got}", path) from error
     return Override(at, encoded, rows)
+
+
+def encode_ids(encoder: Encoder, at: FieldLayout, ids: Sequence[str], rows: Sequence[int]) -> Override:
+    """Encode ids as the field that reads them; an id that is no number is missing from a field of numbers."""
+    values = [_whole(i) for i in ids] if at.field.dtype is DType.INT else ids
+    return encode_override(encoder, at, values, rows, "{row}")
+
+
+def _whole(text: str) -> int | None:
+    """The number that an id is written as, if it is one of 64 bits in the one way that it is written."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= _MOST_DIGITS):
+        return None
+    number = int(text)
+    return number if str(number) == text and number in _INT64 else None
 
 
 def taken_as_is(at: FieldLayout) -> FieldLayout:

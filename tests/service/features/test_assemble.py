@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rankd_contract.columns import Column
-from rankd_contract.encoding import Encoder
+from rankd_contract.encoding import Block, Encoder
 from rankd_contract.packing import FeatureStatus
 from rankd_contract.schema import Derive, Entity, FeatureSchema
 from rankd_contract.schema_file import parse_schema
@@ -114,7 +114,8 @@ def test_b1_rows_that_are_there_are_exact_whatever_else_is_missing(pattern: list
     )
     for row, (there, foreign) in enumerate(pattern):
         kept = there and not foreign
-        want_ids = expected.ids[row] if kept else encoder.defaults.ids[0]
+        # The id itself is known from the request, whatever became of its row.
+        want_ids = np.r_[expected.ids[row, :1], (expected.ids[row] if kept else encoder.defaults.ids[0])[1:]]
         want_values = expected.values[row] if kept else encoder.defaults.values[0]
         assert features.batch.tensors["in_item_ids"][row].tolist() == want_ids.tolist()
         assert features.batch.tensors["in_item_values"][row].tolist() == want_values.tolist()
@@ -128,6 +129,48 @@ def test_b2_a_new_user_is_a_cold_start_and_not_a_missing_candidate() -> None:
     assert features.statuses[Entity.USER].tolist() == [NOT_FOUND]
     assert column(features, FILMS, "age").tolist() == [[np.float32(np.log1p(30))]]
     assert features.defaulted == 0
+
+
+@pytest.mark.parametrize("store", [{}, FeatureStatus.TIMED_OUT, FeatureStatus.DEFAULTED])
+def test_b2_an_id_needs_no_row_to_be_looked_up(store: Any) -> None:
+    """A model that knows who asks goes on ranking for them while the store is away."""
+    there = assembled(viewer_rows(["42"]) | film_rows(["1", "9"]), ["1", "9"])
+    away = assembled(store, ["1", "9"])
+    for name in ("user_id", "item_id"):
+        assert column(away, FILMS, name).tolist() == column(there, FILMS, name).tolist()
+    assert away.statuses[Entity.ITEM].tolist() == [store or NOT_FOUND] * 2
+    assert away.defaulted == 2, "the rest of the row is missed as before"
+    given = assembled(store, ["1"], item_fields={0: {"item_id": "9"}})
+    assert column(given, FILMS, "item_id").tolist() == column(there, FILMS, "item_id").tolist()[1:]
+
+
+NUMBERED = """
+rankd_schema: 1
+name: numbered
+views:
+  - name: shop
+    entity: item
+    key: shop
+    fields:
+      - {name: shop, kind: categorical, dtype: int64, hash: 1000}
+      - {name: flag, kind: categorical, dtype: bool, source: shop, vocabulary: [false, true]}
+      - {name: size, kind: numeric, dtype: int64, source: shop, default: 0}
+tasks: [{name: bought}]
+"""
+
+
+def test_an_id_that_is_no_number_is_missing_from_a_field_of_numbers() -> None:
+    schema = parse_schema(NUMBERED)
+    ids = ["7", "-7", "007", "+7", "7.0", "x", str(2**63), "9" * 30, "\u0667"]
+    features = assembled({}, ids, schema=schema)
+    field = schema.fields["shop"]
+    found = column(features, schema, "shop")[:, 0].tolist()
+    encoder, block = Encoder(schema, Entity.ITEM), Block.empty(2, schema.layout(Entity.ITEM))
+    encoder.encode_field(encoder.by_name["shop"], Column.from_python([7, -7], field), block, slice(None))
+    assert found[:2] == block.ids[:, 0].tolist(), "as training encoded them"
+    assert set(found[2:]) == {0}, "missing"
+    assert column(features, schema, "flag")[:, 0].tolist() == [0] * len(ids)
+    assert column(features, schema, "size")[:, 0].tolist() == [0.0] * len(ids)
 
 
 def test_no_tensor_holds_nan_when_the_store_gave_nothing() -> None:
