@@ -42,7 +42,7 @@ from rankd_training.yardsticks import registry as yardsticks
 
 __all__ = ["Source", "Trial", "TrialResult", "TrialStore", "all_names", "check_names"]
 
-FORMAT = "rankd-trial/1"
+FORMAT = "rankd-trial/2"  # goes up whenever the same settings would be trained otherwise
 TRIAL, SCORES, RUN = "trial.json", "scores.safetensors", "run"
 VERSIONS = ("torch", "numpy", "scikit-learn", "rankd")
 
@@ -83,7 +83,7 @@ class Trial:
     def key(self, source: Source, digests: Mapping[str, str]) -> str:
         """Name this trial's folder: 20 hex digits."""
         rows = {"digests": dict(digests), "splits": source.splits, "reading": dict(source.reading)}
-        return _digest({**asdict(self), **rows, "versions": versions()})[:20]
+        return _digest({"format": FORMAT, **asdict(self), **rows, "versions": versions()})[:20]
 
     def check(self, source: Source) -> None:
         """Raise SettingError where settings are unknown or of the wrong type, before any work."""
