@@ -3,7 +3,7 @@
 Random search with about as many trials for every model (65 to 75 on MovieLens-100k, 14 on the synthetic set),
 then, on MovieLens-100k, three seeds for the best five; there `infnet` was not searched and borrows what the
 others' settings say of the data. On diabetes130 the search was short, mostly one seed a trial: mlcc 13
-trials, armnet 9, infnet 6, dnn 9, dcnv2 2, fm 1, lr none; wukong, dlrm, deepfm, mmoe and ple borrow what the
+trials, armnet 9, infnet 6, dnn 9, dcnv2 2, fm 1, lr none; wukong, dlrm, deepfm, mmoe, ple and optinter borrow what the
 others' settings say of the data. What they give is in docs/results. Needs no torch.
 """
 
@@ -144,6 +144,13 @@ _PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "deepfm": _UNSEARCHED,
         "mmoe": _UNSEARCHED,
         "ple": _UNSEARCHED,
+        "optinter": {
+            "epochs": 4,
+            "patience": 2,
+            "batch_size": 1024,
+            "learning_rate": 1e-3,
+            "embedding_decay": 1.0,
+        },
         "dnn": {
             "epochs": 8,
             "patience": 2,
