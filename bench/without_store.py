@@ -113,9 +113,8 @@ def defaults(schema: FeatureSchema, entity: Entity, there: Block, *, with_id: bo
     encoder = Encoder(schema, entity)
     n = len(there.ids)
     block = Block(np.repeat(encoder.defaults.ids, n, axis=0), np.repeat(encoder.defaults.values, n, axis=0))
-    keys = {view.name: view.key for view in schema.of(entity)}
     for at in encoder.layout.fields:
-        if with_id and at.field.source == keys[at.view] and at.field.num_ids == 1:
+        if with_id and schema.view(at.view).reads_key(at.field):
             block.ids[:, at.ids] = there.ids[:, at.ids]
     return block
 

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from rankd_contract.errors import ValueTypeError
 
-__all__ = ["is_float", "whole_numbers"]
+__all__ = ["FRACTION", "is_float", "whole_numbers"]
+
+FRACTION = "a fraction"
 
 _EXACT = {"halffloat": 2**11, "float": 2**24, "double": 2**53}  # below it, every whole number is exact
 
@@ -35,10 +37,6 @@ def whole_numbers(name: str, array: Any) -> tuple[NDArray[np.int64], NDArray[np.
     wrong_n = ~missing_n & (large_n | fraction_n)
     if wrong_n.any():
         row = int(np.argmax(wrong_n))
-        got = (
-            f"one of {exact:,} or more as {array.type}, which may be rounded"
-            if large_n[row]
-            else "a fraction"
-        )
+        got = f"one of {exact:,} or more as {array.type}, which may be rounded" if large_n[row] else FRACTION
         raise ValueTypeError(name, row, "a whole number", got)
     return np.where(missing_n, 0, number_n).astype(np.int64), ~missing_n

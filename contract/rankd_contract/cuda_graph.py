@@ -26,7 +26,8 @@ class CudaGraph:
     Attributes:
         precision: what its numbers are; exponentials and logits are float32 in each.
         buckets: how many candidates a run may have, ascending.
-        golden_tolerance: how far scores on a device may lie from the recorded ones, which are the model's.
+        golden_tolerance: how far a score near one half on a device may lie from the recorded one, the
+            model's; others as `score_tolerance.py` says.
         onnxruntime: whose kernels it was checked against.
         operators: how many contrib operators it has, by name.
         parity: how near it is on the CPU provider, a report.

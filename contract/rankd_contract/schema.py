@@ -164,6 +164,11 @@ class FeatureView:
     max_age_s: float | None = None
     on_stale: OnStale = OnStale.USE
 
+    def reads_key(self, field: Field) -> bool:
+        """Whether a field of this view is looked up by the view's id, so that its value needs no row."""
+        looked_up = field.kind is Kind.CATEGORICAL and field.derive is None and field.dtype is not DType.BOOL
+        return looked_up and field.source == self.key and field in self.fields
+
     @property
     def num_ids(self) -> int:
         """Ids in one row."""

@@ -182,15 +182,7 @@ def _check_whole(schema: FeatureSchema) -> None:
             "views: no view of entity item: candidates are what is scored, so a ranking needs one; "
             "the rows of a single table, whatever they are, are one item view"
         )
-    labels = {task.label: task.name for task in schema.tasks}
     for view in schema.views:
-        for field in view.fields:
-            if field.source in labels:
-                at = f"view {view.name}, field {field.name}.source"
-                told = f"'{field.source}' is the label of task '{labels[field.source]}'"
-                raise SchemaError(
-                    f"{at}: {told}, so a model would be told what it is asked; remove the field"
-                )
         width = view.num_ids + view.num_values
         if width > _MAX_ROW_NUMBERS:
             hint = "lower a `max_length` or split the view"

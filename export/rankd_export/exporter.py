@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -141,9 +142,10 @@ def export_run(  # noqa: PLR0913  # all that an export can be asked for
         in_two = split(graph)
         if in_two is not None:
             files |= _written({ITEM_PART: in_two.item, REST: in_two.rest}, folder)
-            off = difference(files[ITEM_PART], files[REST], golden, recorded)
-            about["item_part"] = {"numbers": in_two.numbers, "difference": off}
-            if not off <= tolerance:  # a row that depends on the others is no item's own
+            off = difference(files[ITEM_PART], files[REST], golden, recorded, tolerance)
+            if math.isfinite(off):
+                about["item_part"] = {"numbers": in_two.numbers, "difference": off}
+            else:  # a row that depends on the others is no item's own
                 del files[ITEM_PART], files[REST]
         manifest = BundleManifest(
             model=name or architecture,

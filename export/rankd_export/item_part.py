@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from rankd_contract.schema import Entity
+from rankd_contract.score_tolerance import worst_excess
 from rankd_contract.signature import SCORES, part_name
 from rankd_export.work import shapes_at, without_large_weights
 
@@ -86,9 +87,16 @@ def split(graph: onnx.ModelProto) -> ItemPart | None:
 
 
 def difference(
-    item: Path, rest: Path, requests: Sequence[Request], scores: Sequence[NDArray[np.float32]]
+    item: Path,
+    rest: Path,
+    requests: Sequence[Request],
+    scores: Sequence[NDArray[np.float32]],
+    tolerance: float,
 ) -> float:
-    """Score requests with each item's part computed by itself -> the largest difference to these scores."""
+    """Score requests with each item's part computed by itself -> the largest difference to these scores.
+
+    Infinite where a score is further off than a tolerance allows.
+    """
     first, second = _session(item), _session(rest)
     given, parts = _names(first.get_inputs()), _names(first.get_outputs())
     worst = 0.0
@@ -99,7 +107,10 @@ def difference(
         joined = [np.concatenate(rows) for rows in zip(*alone, strict=True)]
         tensors = {**request, **dict(zip(parts, joined, strict=True))}
         (found,) = second.run([SCORES], {name: tensors[name] for name in _names(second.get_inputs())})
-        worst = float(np.maximum(worst, np.abs(found - expected).max(initial=0.0)))  # NaN stays
+        off, bound = worst_excess(found, expected, tolerance)
+        if not off <= bound:  # so that NaN is refused too
+            return math.inf
+        worst = max(worst, float(np.abs(found - expected).max(initial=0.0)))
     return worst
 
 

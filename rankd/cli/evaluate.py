@@ -15,7 +15,6 @@ from rankd.cli.screen import HOME, Home, JsonFlag, fail, out, print_json, spare,
 from rankd_contract.errors import ContractError
 
 if TYPE_CHECKING:
-    from rankd_training.measures.intervals import Estimate
     from rankd_training.runs.evaluation import Evaluation, SliceMetrics
     from rankd_training.runs.subject import Subject
 
@@ -89,7 +88,7 @@ def evaluate(
                 "model": subject.run.record["model"],
                 "examples_sha256": subject.examples.sha256,
                 "trained_on_this_file": subject.same_file,
-                "rows_seen_in_training": subject.seen,
+                "rows_seen_in_training": subject.seen and subject.seen.value,
                 "split_by": subject.examples.split_by,
                 "calibrated": subject.calibrated,
                 **asdict(found),
@@ -115,6 +114,8 @@ def _other_rows(subject: Subject) -> list[str]:
 
 
 def _tables(found: Evaluation, model: str) -> list[Table]:
+    from rankd_training.measures.intervals import in_words  # after what may be missing
+
     title = f"{model}, {found.split}: {found.rows:,} rows{found.whose}"
     whole = Table(title=title, title_justify="left", box=None)
     whole.add_column("task", overflow="fold")
@@ -130,13 +131,15 @@ def _tables(found: Evaluation, model: str) -> list[Table]:
             if measure == "user_auc" and not found.ranks_for_users:
                 continue  # there are no users to rank for
             ranked = f", {facts.ranked_users:,} users" if measure == "user_auc" else ""
-            whole.add_row(task, name + ranked, *_words(metrics[measure]))
+            whole.add_row(task, name + ranked, *in_words(metrics[measure]))
         whole.add_row(task, "log loss of that share alone", f"{facts.constant_log_loss:.4f}", "")
     pieces = [(title, *one) for title, by_task in found.slices.items() for one in by_task.items()]
     return [whole, *(_slice_table(*one) for one in pieces)]
 
 
 def _slice_table(title: str, task: str, pieces: Sequence[SliceMetrics]) -> Table:
+    from rankd_training.measures.intervals import in_words
+
     table = Table(title=f"\n{task} by {title}", title_justify="left", box=None)
     table.add_column("", overflow="fold")
     for column in ("rows", "positives", "mean score", "ECE", "AUC"):
@@ -149,14 +152,6 @@ def _slice_table(title: str, task: str, pieces: Sequence[SliceMetrics]) -> Table
             f"{piece.positives:,} ({100 * piece.base_rate:.3g}%)",
             f"{piece.mean_score:.3g}",
             f"{piece.calibration_error:.4f}",
-            *_words(piece.auc),
+            *in_words(piece.auc),
         )
     return table
-
-
-def _words(estimate: Estimate | None) -> tuple[str, str]:
-    if estimate is None:
-        return "one class", ""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.4f}", "too few"
-    return f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}"

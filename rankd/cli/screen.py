@@ -102,12 +102,15 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 
 def spare(option: str, path: Path | None, *read: Path | None) -> None:
-    """Leave with a message where what is to be written is a file that is read."""
-    if path is None or not path.exists():
-        return
-    for other in read:
-        if other is not None and other.exists() and path.samefile(other):
+    """Leave with a message where what is to be written is a file that is read, or would lie among such."""
+    for other in read if path is not None else ():
+        if other is None or not other.exists():
+            continue
+        assert path is not None
+        if path.exists() and path.samefile(other):
             fail(f"{option} {path}: is read by this command and would be lost; choose another name", 2)
+        if other.is_dir() and path.resolve().is_relative_to(other.resolve()):
+            fail(f"{option} {path}: lies in {other}, all of which is read; choose another place", 2)
 
 
 def split_pair(option: str, pair: str, example: str) -> tuple[str, str]:

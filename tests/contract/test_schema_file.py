@@ -109,7 +109,6 @@ MISTAKES: list[tuple[str, Change, tuple[str, ...]]] = [
         put("age", "defalt", 1),
         ("fields[0] (age): unknown key 'defalt'", "'default'?"),
     ),
-    ("label as field", put("age", "source", "bought"), ("field age.source: 'bought' is the label of task",)),
     ("unlike any key", put("age", "zzz", 1), ("unknown key 'zzz'", "known keys: name, kind")),
     ("key that is no text", lambda t: field(t, "age").__setitem__("7", 1), ("unknown key '7'",)),
     ("field without name", drop("age", "name"), ("views[0].fields[0].name", "got None")),

@@ -401,5 +401,17 @@ def test_rows_without_labels_are_scored_by_another_verb_that_evaluate_names(
     ]
     assert json.loads(rankd(*asked, "--json"))["rows"] == 1200
     assert "did you mean 'tags'?" in refused(*asked, "--keep", "tag", code=1)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "new.parquet").rename(tmp_path / "rows" / "new.parquet")
+    within = (
+        "score",
+        place / "run",
+        "--examples",
+        tmp_path / "rows",
+        "--out",
+        tmp_path / "rows" / "s.parquet",
+    )
+    assert "lies in" in refused(*within)
+    (tmp_path / "rows" / "new.parquet").rename(tmp_path / "new.parquet")
     same = ("score", place / "run", "--examples", tmp_path / "new.parquet", "--out", tmp_path / "new.parquet")
     assert "is read by this command and would be lost" in refused(*same)

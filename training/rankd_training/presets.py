@@ -3,8 +3,8 @@
 Random search with about as many trials for every model (65 to 75 on MovieLens-100k, 14 on the synthetic set),
 then, on MovieLens-100k, three seeds for the best five; there `infnet` was not searched and borrows what the
 others' settings say of the data. On diabetes130 the search was short, mostly one seed a trial: mlcc 13
-trials, armnet 9, infnet 6, dnn 9, dcnv2 2, fm 1, lr none; wukong, dlrm, deepfm, mmoe, ple and optinter borrow what the
-others' settings say of the data. What they give is in docs/results. Needs no torch.
+trials, armnet 9, infnet 6, dnn 9, dcnv2 2, fm 1, lr none; wukong, dlrm, deepfm, mmoe, ple and optinter borrow
+what the others' settings say of the data. What they give is in docs/results. Needs no torch.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ class TrainSettings:
         gradient_clamp: bound of every element of a gradient, either way, as ARM-Net's runs had 1; None leaves
             them.
         average_decay: above 0, a moving mean of the weights is what epochs are judged by and what is kept;
-            this share of it stays at each step: 0.998 is a mean over some 500 steps, and of all steps before
-            there are as many. Tables that go row by row have none (`embedding_optimiser`).
+            this share of it stays at each step: 0.998 is a mean over some 500 steps, and at first over the
+            latest ninth of the steps so far. Tables that go row by row have none (`embedding_optimiser`).
         unknown_rates: by field, the share of ids that is hidden in training, so that values which are new
             when the model is used read a learned row (`unknowns.py`).
         ranking_loss: added to the loss of every task: `pairwise` (a click above each non-click) or `listwise`

@@ -20,12 +20,10 @@ from rankd_contract.keys import entity_hashes, key_prefix
 from rankd_contract.packing import FeatureStatus, RowFormat
 from rankd_contract.schema import (
     UNKNOWN,
-    DType,
     Entity,
     FeatureSchema,
     FeatureView,
     FieldLayout,
-    Kind,
     OnStale,
 )
 from rankd_service.features.near_cache import NearCache
@@ -114,7 +112,7 @@ class EntityPlan:
             ids, values = slice(at_ids, at_ids + view.num_ids), slice(at_values, at_values + view.num_values)
             prefix = key_prefix(namespace, schema, view)
             cache = near.of(prefix, view.num_ids, view.num_values) if near else None
-            id_fields = [at for at in self.encoder.layout.fields if _reads_id(at, view)]
+            id_fields = [at for at in self.encoder.layout.fields if view.reads_key(at.field)]
             self.views.append(_ViewPlan(view, prefix, RowFormat(schema, view), ids, values, cache, id_fields))
             at_ids, at_values = ids.stop, values.stop
         sizes = [[schema.cardinality(f.field)] * f.field.num_ids for f in self.encoder.layout.fields]
@@ -262,13 +260,6 @@ class EntityPlan:
             return 0
         block.ids[beyond] = UNKNOWN
         return int(beyond.sum())
-
-
-def _reads_id(at: FieldLayout, view: FeatureView) -> bool:
-    """Whether a field is looked up by the view's id, so that its value needs no row."""
-    field = at.field
-    looked_up = field.kind is Kind.CATEGORICAL and field.derive is None and field.dtype is not DType.BOOL
-    return at.view == view.name and field.source == view.key and looked_up
 
 
 def _rests_on_row(view: FeatureView, overrides: Sequence[Override], n: int) -> NDArray[np.bool_]:

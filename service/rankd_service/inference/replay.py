@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankd_contract.schema import FeatureSchema
+from rankd_contract.score_tolerance import worst_excess
 from rankd_contract.signature import ROW, SCORES, inputs
 from rankd_service.errors import BundleRefused
 from rankd_service.inference.batch import Batch
@@ -19,7 +20,6 @@ from rankd_service.inference.registry import Scorer
 __all__ = ["Requests", "recorded", "replay", "timed"]
 
 _LOOSEST_TOLERANCE = 1e-2
-_ROUNDING = 1e-6  # float32 sums in another order
 _TIMED_RUNS = 3
 
 Requests = Mapping[str, dict[str, NDArray[np.generic]]]
@@ -37,11 +37,7 @@ def recorded(at: str, path: Path) -> Requests:
 
 
 def replay(at: str, scorer: Scorer, schema: FeatureSchema, tolerance: float, requests: Requests) -> None:
-    """Score the requests again. Raises BundleRefused where a score is further off than `tolerance`.
-
-    That is what a score of one half may be off, and others in the measure in which the same difference of
-    logits moves them: scores of a rare event lie near zero, all of them within a tolerance that did not.
-    """
+    """Score the requests again. Raises BundleRefused where a score is further off than `tolerance` allows."""
     if not 0 <= tolerance <= _LOOSEST_TOLERANCE:
         raise BundleRefused(
             f"{at}: golden_tolerance is {tolerance}, expected 0 to {_LOOSEST_TOLERANCE}: more proves nothing"
@@ -63,16 +59,11 @@ def replay(at: str, scorer: Scorer, schema: FeatureSchema, tolerance: float, req
             raise BundleRefused(
                 f"{at}: golden request {k}: scores are {found.shape}, recorded were {expected.shape}"
             )
-        with np.errstate(invalid="ignore"):  # infinity less infinity is NaN, which is refused below
-            difference = np.abs(found - expected)
-        probable = expected.clip(0, 1)
-        allowed = 4 * tolerance * probable * (1 - probable) + _ROUNDING
-        if not (difference <= allowed).all():  # so that NaN is refused too
-            excess = np.nan_to_num(difference - allowed, nan=np.inf)
-            worst = np.unravel_index(np.argmax(excess), excess.shape)
+        difference, bound = worst_excess(found, expected, tolerance)
+        if not difference <= bound:  # so that NaN is refused too
             raise BundleRefused(
-                f"{at}: golden request {k}: scores differ from the recorded ones by {difference[worst]:.3g}, "
-                f"allowed is {allowed[worst]:.3g}; this runtime computes the graph differently, export for it"
+                f"{at}: golden request {k}: scores differ from the recorded ones by {difference:.3g}, "
+                f"allowed is {bound:.3g}; this runtime computes the graph differently, export for it"
             )
 
 

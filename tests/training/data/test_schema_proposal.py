@@ -343,7 +343,7 @@ def test_what_names_a_row_or_is_broken_is_no_field_and_it_is_said(tmp_path: Path
     assert any(
         note.startswith("income: left out: numbers as text; store it as float64") for note in found.notes
     )
-    assert "postcode: text of whole numbers, taken for names; store it as int64 if it counts or measures" in (
+    assert "postcode: text of numbers, taken for names; store it as a number if it counts or measures" in (
         found.notes
     )
     assert "# ratio: infinite, or beyond 32-bit floats, in some rows" in found.text
@@ -413,10 +413,15 @@ def test_a_folder_of_several_tables_is_none_of_rows(tmp_path: Path) -> None:
 
 def test_numbers_as_text_are_told_from_names_though_some_say_nothing(tmp_path: Path) -> None:
     text = [f"{k % 700 + 0.5}" for k in range(N)]
-    mostly = with_columns(amount=["n/a" if k % 50 == 0 else one for k, one in enumerate(text)])
+    mostly = with_columns(amount=["n/a" if k % 5 == 0 else one for k, one in enumerate(text)])
     assert "amount: left out: numbers as text" in " ".join(proposal(tmp_path, mostly).notes)
-    names = with_columns(amount=["n/a" if k % 5 == 0 else one for k, one in enumerate(text)])
-    assert "amount" in parse_schema(proposal(tmp_path, names).text).fields
+    codes = with_columns(amount=["V57" if k % 50 == 0 else one for k, one in enumerate(text)])
+    assert "amount" in parse_schema(proposal(tmp_path, codes).text).fields, "codes of diseases are such"
+    named = proposal(tmp_path, with_columns(diag_code=text))
+    assert "diag_code" in parse_schema(named.text).fields
+    few = proposal(tmp_path, with_columns(version=[f"{k % 9}.{k % 2}" for k in range(N)]))
+    assert "version" in parse_schema(few.text).fields
+    assert "version: text of numbers, taken for names" in " ".join(few.notes)
     versions = with_columns(version=[f"{k % 3}.{k % 7}.{k % 5}" for k in range(N)])
     assert "version" in parse_schema(proposal(tmp_path, versions).text).fields
 
@@ -442,6 +447,26 @@ def test_fields_that_are_called_otherwise_than_their_columns_are_named(tmp_path:
     found = proposal(tmp_path)
     assert "'odd name!' is field f_odd_name_" in " ".join(found.notes)
     assert parse_schema(found.text).fields["f_odd_name_"].source == "odd name!"
+
+
+def test_a_constant_among_several_labels_is_no_label_and_outcomes_are_told_from_like_names(
+    tmp_path: Path,
+) -> None:
+    flag = np.random.default_rng(2).integers(0, 2, N)
+    none, other = np.zeros(N, np.int8), flag[::-1]
+    table = with_columns(label_a=flag, label_b=none, returned=other, returning_visitor=flag)
+    found = proposal(tmp_path, table.drop_columns("click"))
+    schema = parse_schema(found.text)
+    assert [task.label for task in schema.tasks] == ["label_a"]
+    rows = proposal(tmp_path, table.drop_columns(["click", "user_id", "recent"]))
+    fields = parse_schema(rows.text).fields
+    assert "returned" not in fields
+    assert "returning_visitor" in fields
+
+
+def test_an_id_that_is_null_throughout_is_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(ExamplesError, match=r"column 'shop': an id is .* null in every row looked at"):
+        proposal(tmp_path, with_columns(shop=pa.nulls(N, pa.float64())), item="shop")
 
 
 def test_a_label_of_words_is_told_what_to_store_and_one_of_one_class_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rankd_training.data.splits import SplitPlan
 from rankd_training.errors import ExamplesError
 from rankd_training.examples.examples import load_examples
 from tests.training.examples.loaded import load, repeated
-from tests.training.fields import mixed_schema
+from tests.training.fields import MIXED, mixed_schema
 from tests.training.tables import examples_table, with_column, with_value, write
 
 
@@ -80,10 +80,19 @@ def test_ids_stored_as_floats_read_as_the_ids_they_are(tmp_path: Path) -> None:
     floats = load(tmp_path, with_column(table, "user_id", [None if i is None else float(i) for i in holes]))
     assert np.array_equal(whole.group_n, floats.group_n)
     assert np.array_equal(whole.blocks[Entity.USER].ids, floats.blocks[Entity.USER].ids)
-    broken = with_column(table, "item_id", [1.0] * 700 + [1.5] * 500)
-    assert "column 'item_id', row 700: field 'item_id' expects a whole number, got a fraction" in str(
-        refused(tmp_path, broken)
-    )
+    broken = refused(tmp_path, with_column(table, "item_id", [1.0] * 700 + [1.5] * 500))
+    assert (broken.column, broken.row) == ("item_id", 700)
+    assert "field 'item_id' expects a whole number, got a fraction; round the column, or make" in str(broken)
+
+
+def test_a_field_that_reads_a_label_is_refused_where_a_model_is_trained(tmp_path: Path) -> None:
+    table = examples_table()
+    path = tmp_path / "examples.parquet"
+    pq.write_table(table, path)
+    told = parse_schema(MIXED.replace("{name: age, kind", "{name: age, source: clicked, kind"))
+    with pytest.raises(ExamplesError, match="is the label of task 'click', and field 'age' reads it"):
+        load_examples(path, told)
+    assert len(load_examples(path, told, to_train=False)) == 1200, "what was trained is still judged"
 
 
 def test_several_row_groups_read_as_one(tmp_path: Path) -> None:

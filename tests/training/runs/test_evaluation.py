@@ -110,17 +110,19 @@ def test_rows_of_another_file_that_were_learned_from_are_found(run: Path, tmp_pa
     pq.write_table(shuffled.drop_columns("split"), tmp_path / "shuffled.parquet")
     subject = load_subject(run, tmp_path / "shuffled.parquet")
     assert subject.split == "all"
-    assert subject.seen == pytest.approx(4 / 6)
-    assert "66.7% of these rows are alike to one that was in there" in str(subject.provenance)
+    assert subject.seen is not None
+    assert subject.seen.value == pytest.approx(4 / 6)
+    assert "66.7% of these rows are alike to a training row" in str(subject.provenance)
     assert "(0.0% of the run's own test rows are), so the numbers say too much" in str(subject.provenance)
     pq.write_table(examples_table(seed=9), tmp_path / "new.parquet")
     fresh = load_subject(run, tmp_path / "new.parquet")
-    assert fresh.seen == 0
+    assert fresh.seen is not None
+    assert fresh.seen.value == 0
     assert "too much" not in str(fresh.provenance)
     shutil.copytree(run, tmp_path / "before")
     (tmp_path / "before" / "seen.safetensors").unlink()
     known = load_subject(tmp_path / "before", tmp_path / "new.parquet").provenance
-    assert "whether some of its rows were in there is not known" in str(known)
+    assert "whether these rows are among its training rows is not known" in str(known)
     assert load_subject(run, run.parent / "examples.parquet").provenance is None
 
 
@@ -135,6 +137,7 @@ def test_rows_that_are_nobodys_are_counted_apart(run: Path, tmp_path: Path) -> N
     (nobodys,) = (piece for piece in found.slices[ACTIVITY]["click"] if piece.title == "no user")
     assert nobodys.rows == 400
     assert "none" not in {piece.title for piece in found.slices[ACTIVITY]["click"]}
+    assert sum(piece.rows for piece in found.slices[ACTIVITY]["click"]) == 1200, "each row is in one slice"
 
 
 def test_an_auc_of_a_few_positives_has_no_interval(run: Path, tmp_path: Path) -> None:

@@ -55,6 +55,21 @@ def test_rows_without_labels_get_the_scores_that_they_get_with_them(
     np.testing.assert_allclose(score_NT, expected, atol=1e-6)
 
 
+def test_ids_that_some_parts_store_as_floats_are_written_as_the_numbers_they_are(
+    run: Path, tmp_path: Path
+) -> None:
+    table, parts = examples_table(), tmp_path / "parts"
+    parts.mkdir()
+    pq.write_table(table.slice(0, 600), parts / "a.parquet")
+    ids = table["user_id"].cast(pa.float64())
+    floats = table.set_column(table.column_names.index("user_id"), "user_id", ids)
+    pq.write_table(floats.slice(600), parts / "b.parquet")
+    score_file(Run.load(run), parts, tmp_path / "scores.parquet")
+    found = pq.read_table(tmp_path / "scores.parquet")
+    assert found.schema.field("user_id").type == pa.int64()
+    assert found["user_id"].to_pylist() == table["user_id"].to_pylist()
+
+
 def test_what_cannot_be_scored_leaves_no_file_and_the_one_before_as_it_was(run: Path, tmp_path: Path) -> None:
     model, output = Run.load(run), tmp_path / "scores.parquet"
     pq.write_table(examples_table(), tmp_path / "rows.parquet")

@@ -30,14 +30,24 @@ def test_of_more_rows_than_are_kept_the_share_that_was_seen_is_still_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(seen_rows, "KEPT", 2000)
-    monkeypatch.setattr(seen_rows, "_ROWS_AT_ONCE", 7000)
+    monkeypatch.setattr(seen_rows, "_NUMBERS_AT_ONCE", 28_000)
     rng = np.random.default_rng(0)
     examples = rows(rng.integers(0, 10**6, (50_000, 3)), rng.integers(0, 2, 50_000))
     seen = SeenRows.of(examples, np.arange(40_000))
     assert len(seen.hash_k) == 2000
-    assert seen.share(examples, np.arange(40_000)) == 1
-    assert seen.share(examples, np.arange(40_000, 50_000)) == 0
-    assert seen.share(examples, np.arange(35_000, 45_000)) == pytest.approx(0.5, abs=0.08)
+    every, none, half = (
+        seen.share(examples, np.arange(*span)) for span in ((0, 40_000), (40_000, 50_000), (35_000, 45_000))
+    )
+    assert every is not None
+    assert none is not None
+    assert half is not None
+    assert (every.value, none.value) == (1, 0)
+    assert half.value == pytest.approx(0.5, abs=0.08)
+    assert every.beyond(0.9)
+    assert not none.beyond(0)
+    assert not half.beyond(0.47)
+    assert seen.share(examples, np.arange(1000)) is None, "some fifty of them can be compared"
+    assert seen.share(examples, np.arange(0)) is None
 
 
 def test_a_row_differs_by_any_number_and_by_where_it_stands() -> None:

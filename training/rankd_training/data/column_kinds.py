@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["is_digits", "is_milliseconds", "is_time", "is_written_number", "is_written_time"]
+__all__ = ["is_milliseconds", "is_number_text", "is_time", "is_written_number", "is_written_time"]
 
 _FEW_TEXTS = 1000
 _YEARS_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
 _TIME_NAME = re.compile(r"(^|_)(time|timestamp|ts|at|date)($|_)", re.IGNORECASE)
-_MOSTLY = 0.95
+_NONE = {"", "-", "?", ".", "na", "n/a", "nan", "null", "none", "missing", "unknown"}
 _NUMBER = r"^\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*$"
 _FRACTION = r"^\s*[-+]?\d*\.\d+([eE][-+]?\d+)?\s*$"
 
@@ -52,17 +52,25 @@ def is_written_time(column: Any) -> bool:
 
 
 def is_written_number(column: Any) -> bool:
-    """Whether text is of numbers, some with fractions, such as `22013.55`, but for a few such as `n/a`."""
+    """Whether text is of numbers, some with fractions, such as `22013.55`, but for what stands for none.
+
+    Other text among them, as `V57` among codes of diseases, makes them names.
+    """
     few = _few_texts(column)
     number_n, fraction_n = (
         np.asarray(pc.match_substring_regex(few, pattern).to_numpy(zero_copy_only=False), np.bool_)
         for pattern in (_NUMBER, _FRACTION)
     )
-    return bool(fraction_n.any() and number_n.mean() >= _MOSTLY)
+    if not fraction_n.any():
+        return False
+    words = few.filter(pa.array(~number_n)).unique().to_pylist()
+    return all(word.strip().lower() in _NONE for word in words)
 
 
-def is_digits(column: Any) -> bool:
+def is_number_text(column: Any) -> bool:
     """Whether a column is text of whole numbers: names, or what counts or measures, and only people know."""
+    if is_written_number(column):
+        return True
     few = _few_texts(column)
     return len(few) > 0 and bool(pc.all(pc.match_substring_regex(few, r"^\s*[-+]?\d+\s*$")).as_py())
 

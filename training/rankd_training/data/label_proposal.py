@@ -23,7 +23,7 @@ _LABELS = frozenset(
 )
 _OUTCOME = re.compile(
     r"(^|_)(label|target|outcome|response|true|click|order|buy|bought|purchas|convert|conversion|sold|"
-    r"lik|love|rated|watch|install|subscri|churn|cart|return|refund|cancel|default|fraud|surviv)",
+    r"lik|love|rated|watch|install|subscri|churn|cart|return(ed|s)?($|_)|refund|cancel|default(ed)?($|_payment)|fraud|surviv)",
     re.IGNORECASE,
 )
 
@@ -52,8 +52,9 @@ def choose_labels(path: Path, table: pa.Table, named: Sequence[str]) -> dict[str
         stray = _stray(table[called[0]])
         problem = f"is called as labels are, but has {stray}; make it 0 and 1, or say another with --label"
         raise ExamplesError(path, problem, column=called[0])
-    for column in told:
-        _check(path, table, column)
+    if len(told) == 1:
+        _check(path, table, told[0])
+    told = [c for c in told if is_two_valued(table[c])]
     if told:
         return dict.fromkeys(told, "its name is one that labels have, and every row has 0 or 1")
     candidates = f"; columns of 0 and 1 are {', '.join(binary)}" if binary else ", and none is of 0 and 1"

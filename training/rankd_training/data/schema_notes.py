@@ -60,7 +60,7 @@ def notes_of_columns(
     for column in indices:
         yield f"{column}: left out: a row number that pandas wrote; `to_parquet(index=False)` leaves it out"
     for column in digits:
-        yield f"{column}: text of whole numbers, taken for names; store it as int64 if it counts or measures"
+        yield f"{column}: text of numbers, taken for names; store it as a number if it counts or measures"
     if renamed:
         names = ", ".join(f"'{column}' is field {field}" for column, field in renamed.items())
         yield f"names of fields are letters, digits and _.-, so {names}; requests use the field's"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from rankd_training.data.column_kinds import is_digits, is_time
+from rankd_training.data.column_kinds import is_number_text, is_time
 from rankd_training.data.field_names import field_names, quoted
 from rankd_training.data.field_proposal import Proposal, propose_field, unfit
 from rankd_training.data.id_columns import is_id_name, is_id_type, with_whole_ids
@@ -139,7 +139,9 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     said = notes_of_labels(labels, doubtful, kept, sides=user is not None and item is not None)
     kept_ids = [c for c in from_floats if c in {*rest, user, item}]
     digits = [
-        c for c in rest if c not in {user, item, *own} and not is_id_name(c) and is_digits(whole(table[c]))
+        c
+        for c in rest
+        if c not in {user, item, *own} and not is_id_name(c) and is_number_text(whole(table[c]))
     ]
     notes = (
         *notes_of_sides(table, rest, user, item),
@@ -159,7 +161,9 @@ def _check_ids(path: Path, table: pa.Table, user: str | None, item: str | None) 
         kind = table[column].type
         if not is_id_type(kind):
             problem = f"an id is a whole number or text, this column is of {kind}"
-            if pa.types.is_floating(kind):
+            if table[column].null_count == table.num_rows:
+                problem = "an id is a whole number or text, this column is null in every row looked at"
+            elif pa.types.is_floating(kind):
                 problem += " and not all of it is whole, or small enough to be exact"
             problem += "; cast it to int64 (nulls may stay)"
             raise ExamplesError(path, f"{problem}, or name another with --user and --item", column=column)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rankd_contract.arrow_whole import FRACTION
 from rankd_contract.columns import Column
 from rankd_contract.encoding import Block, Encoder
 from rankd_contract.errors import ContractError, ValueTypeError
@@ -27,7 +28,7 @@ from rankd_training.data.row_files import RowFile, digest_of, open_rows
 from rankd_training.data.splits import SPLIT, SPLIT_NAMES, SplitPlan
 from rankd_training.errors import ExamplesError
 from rankd_training.examples.columns import Piece, group_codes, label, nobody_codes, split_codes, times
-from rankd_training.examples.layout import CODE, GROUP, LABEL, Layout, check_columns
+from rankd_training.examples.layout import CODE, GROUP, LABEL, Layout, check_columns, refuse_told_labels
 from rankd_training.settings import TrainSettings
 
 __all__ = ["IN_MEMORY_BYTES", "Examples", "encoded", "examples_of", "load_examples", "pieces"]
@@ -69,6 +70,14 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.label_nT)
+
+    def positives(self, split: str) -> npt.NDArray[np.int64]:
+        """How many rows of a split have each label [T]; labels are not copied all at once."""
+        rows = self.rows[split]
+        counts = np.zeros(self.label_nT.shape[1], np.int64)
+        for at in range(0, len(rows), _COUNTED_AT_ONCE):
+            counts += self.label_nT[rows[at : at + _COUNTED_AT_ONCE]].sum(0, dtype=np.int64)
+        return counts
 
     def nobodys(self, row_N: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of some rows are nobody's: their group is null."""
@@ -124,13 +133,15 @@ def load_examples(
 
     Raises:
         ExamplesError: a column is missing or of the wrong type, a label is not 0 or 1 or has one class only,
-            or a split is empty; names file, column and row.
+            a split is empty, or a field reads a label; names file, column and row.
     """
     files = open_rows(path)
     users = schema.of(Entity.USER)
     layout = Layout.of(path, files, schema, group_column or (users[0].key if users else None), split)
     wanted = layout.wanted()
-    if not to_train:
+    if to_train:
+        refuse_told_labels(path, schema)
+    else:
         hint = "`rankd score` scores rows without labels"
         wanted |= {task.label: f"{wanted[task.label]}; {hint}" for task in schema.tasks}
     check_columns(files, schema, wanted)
@@ -228,9 +239,9 @@ def encoded(piece: Piece, encoder: Encoder) -> Block:
             column = Column.from_arrow(piece.batch.column(field.source), field)
             encoder.encode_field(entry, column, block, slice(None))
         except ValueTypeError as error:
-            piece.refuse(
-                field.source, f"field '{field.name}' expects {error.expected}, got {error.got}", error.row
-            )
+            remedy = "; round the column, or make the field numeric float32" if error.got == FRACTION else ""
+            problem = f"field '{field.name}' expects {error.expected}, got {error.got}{remedy}"
+            piece.refuse(field.source, problem, error.row)
         except ContractError as error:
             piece.refuse(field.source, str(error))
     return encoder.fill_defaults(block)

@@ -19,7 +19,7 @@ from rankd_training.data.row_files import RowFile, split_by_name
 from rankd_training.data.splits import SPLIT, SplitPlan
 from rankd_training.errors import ExamplesError
 
-__all__ = ["CODE", "GROUP", "LABEL", "Layout", "check_columns", "sources"]
+__all__ = ["CODE", "GROUP", "LABEL", "Layout", "check_columns", "refuse_told_labels", "sources"]
 
 LABEL, GROUP, CODE = "label", "group", "split"
 # Goes up whenever the same files and schema would be encoded otherwise.
@@ -89,6 +89,16 @@ class Layout:
         encoded = replace(self.schema, crosses=()).canonical  # crosses are made of what is encoded
         parts = [ENCODING, sha256, encoded, self.group_column, self.split_by, self.file_splits]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def refuse_told_labels(path: Path, schema: FeatureSchema) -> None:
+    """Refuse a field that reads a label: a model would be told what it is asked. Raises ExamplesError."""
+    labels = {task.label: task.name for task in schema.tasks}
+    for field in schema.fields.values():
+        if field.source in labels:
+            problem = f"is the label of task '{labels[field.source]}', and field '{field.name}' reads it"
+            remedy = "a model would be told what it is asked; remove the field"
+            raise ExamplesError(path, f"{problem}: {remedy}", column=field.source)
 
 
 def sources(schema: FeatureSchema) -> dict[str, str]:

@@ -24,7 +24,7 @@ def most_telling(examples: Examples, task: int) -> tuple[str, float]:
     A number ranks by itself, either way; an id by the share of ones among training rows that have it; a list
     by its first value.
     """
-    train_n, valid_n = (examples.rows[split][:_MOST_ROWS] for split in ("train", "valid"))
+    train_n, valid_n = (_spread(examples.rows[split]) for split in ("train", "valid"))
     label_n = examples.label_nT[:, task]
     best = ("", 0.0)
     for entity in Entity:
@@ -35,9 +35,16 @@ def most_telling(examples: Examples, task: int) -> tuple[str, float]:
                 score_n = _rates(id_n[train_n], label_n[train_n], id_n[valid_n])
             else:
                 score_n = block.values[valid_n, at.values.start]
-            auc = Ranking(label_n[valid_n], score_n).auc() or 0.0
+            auc = Ranking(label_n[valid_n], score_n).auc()
+            if auc is None:
+                return best  # rows of one class, which no field can tell apart
             best = max(best, (at.field.name, max(auc, 1 - auc)), key=lambda found: found[1])
     return best
+
+
+def _spread(row_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Some of many rows, from all along the file."""
+    return row_n[:: max(1, len(row_n) // _MOST_ROWS)]
 
 
 def _rates(

@@ -22,9 +22,10 @@ class WeightAverage:
 
     Args:
         model: every floating-point tensor of its state is averaged.
-        decay: share of the mean that stays at each step; until 1 / (1 - decay) steps are done it is the plain
-            mean of them all. (Forgetting the first steps sooner, by (1 + s) / (10 + s) as is common, cost
-            MLCC 0.0008 of validation AUC on diabetes130 and 0.0004 on census-income, three seeds each.)
+        decay: share of the mean that stays at each step, at most (1 + s) / (10 + s) at step s, so that the
+            first weights are soon forgotten. (A plain mean of all steps until the window is full gave MLCC
+            0.0008 more validation AUC on diabetes130, and took 0.002 from ARM-Net, whose batch normalisation
+            it suits less.)
 
     Raises:
         SettingError: `decay` is out of range.
@@ -40,7 +41,7 @@ class WeightAverage:
     def step(self) -> None:
         """Take the present weights in."""
         self._steps += 1
-        decay = min(self._decay, 1 - 1 / self._steps)
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         for name, tensor in self._followed().items():
             self._mean[name].lerp_(tensor, 1 - decay)
 

@@ -25,6 +25,7 @@ __all__ = [
     "auc_difference",
     "auc_estimate",
     "estimates",
+    "in_words",
     "resampled_aucs",
     "user_auc_difference",
 ]
@@ -53,6 +54,15 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
+
+
+def in_words(estimate: Estimate | None) -> tuple[str, str]:
+    """The number and its interval as people read them."""
+    if estimate is None:
+        return "one class", ""
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.4f}", "too few"
+    return f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}"
 
 
 @dataclass(frozen=True, slots=True)

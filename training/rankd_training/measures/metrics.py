@@ -31,7 +31,7 @@ NUM_BINS, FEWEST_IN_BIN = 20, 100
 
 @dataclass(frozen=True, slots=True)
 class TaskMetrics:
-    """One task on one split. Runs of before it was kept have no mean score."""
+    """One task on one split."""
 
     rows: int
     base_rate: float
@@ -39,7 +39,6 @@ class TaskMetrics:
     user_auc: float | None
     log_loss: float
     calibration_error: float
-    mean_score: float | None = None
 
 
 def evaluate(
@@ -59,7 +58,6 @@ def evaluate(
         user_auc=user_auc(label_N, score_N, user_N),
         log_loss=float(log_loss(label_N, score_N.astype(np.float64), labels=[0, 1])),
         calibration_error=calibration_error(label_N, score_N),
-        mean_score=float(score_N.mean(dtype=np.float64)),
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from rankd_training.examples.inputs import RowInputs, sampled_rows
 from rankd_training.explanation.importance import FieldImportance, permutation_importance
 from rankd_training.measures import curves
-from rankd_training.measures.intervals import Estimate
+from rankd_training.measures.intervals import in_words
 from rankd_training.models.armnet import ARMNet
 from rankd_training.models.armnet_reading import field_importance
 from rankd_training.pages import charts
@@ -81,7 +81,7 @@ def _headline(evaluation: Evaluation) -> list[tuple[str, str, str]]:
     shown = []
     for task, metrics in evaluation.metrics.items():
         for measure in ("auc", "log_loss"):
-            value, interval = _words(metrics[measure])
+            value, interval = in_words(metrics[measure])
             shown.append((f"{MEASURES[measure]}, {task}", value, interval))
     return shown[:6]
 
@@ -90,7 +90,7 @@ def _metrics(evaluation: Evaluation) -> str:
     # Without users there is nobody to rank for.
     shown = [m for m in MEASURES if m != "user_auc" or evaluation.ranks_for_users]
     rows = [
-        [task, *_rates(evaluation, task), *("\t".join(_words(metrics[measure])) for measure in shown)]
+        [task, *_rates(evaluation, task), *("\t".join(in_words(metrics[measure])) for measure in shown)]
         for task, metrics in evaluation.metrics.items()
     ]
     note = (
@@ -279,11 +279,3 @@ def _making(subject: Subject) -> str:
         ("judged on (SHA-256)", subject.examples.sha256),
     ]
     return section("How it was made") + facts(entries)
-
-
-def _words(estimate: Estimate | None) -> tuple[str, str]:
-    if estimate is None:
-        return "one class", ""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.4f}", "few users"
-    return f"{estimate.value:.4f}", f"{estimate.low:.4f} to {estimate.high:.4f}"

@@ -38,6 +38,7 @@ from rankd_training.measures.calibration import Calibrated, fit
 from rankd_training.measures.metrics import TaskMetrics, overall
 from rankd_training.progress import SILENT, Progress
 from rankd_training.runs import checkpoint
+from rankd_training.runs.doubts import NO_DOUBTS, doubts_of
 from rankd_training.runs.run_folder import (
     Attachments,
     RunRecord,
@@ -122,7 +123,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
 
     model = build_shared(settings, schema, ranks)
     if settings.start_at_base_rate:
-        start_at_base_rate(model, examples.label_nT[examples.rows["train"]])
+        start_at_base_rate(model, examples.positives("train"), len(train_n))
     optimisers, loss_of = Optimisers(model, settings, ranks), Loss(settings, examples, model)
     learner = Learner(model, optimisers, loss_of, unknowns, batches, settings, ranks)
     seen = unknowns.seen(model.embedding, (batch.features for batch in batches.in_turn(train_n)))
@@ -162,20 +163,22 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
     if settings.average_decay or course.best_epoch != len(course.epochs):
         checkpoint.read_into(unfinished.best(), weights_of(model, ranks))
     metrics = {split: learner.judge(split) for split in examples.rows}
-    learned_from = SeenRows.of(examples, examples.rows["train"])
+    valid_scores, _ = learner.scores("valid")
+    trained_on = SeenRows.of(examples, examples.rows["train"][: None if ranks.first else 0])
     record = record_of(
         settings,
         examples,
         tuple(course.epochs),
-        metrics["valid"],
-        learned_from,
+        doubts_of(settings, examples, valid_scores, trained_on, course.best_epoch)
+        if ranks.first
+        else NO_DOUBTS,
         best_epoch=course.best_epoch,
         parameters=parameters,
         ran=(course.started_at, datetime.now(UTC).isoformat(timespec="seconds")),
     )
     calibrated = _calibrated(learner) if settings.calibration != "none" else None
     if ranks.first:
-        attached = Attachments(schema_text, examples, learned_from, calibrated)
+        attached = Attachments(schema_text, examples, trained_on, calibrated)
         weights = unfinished.best() if model.embedding.spread else None
         publish(settings.output, model, record, metrics, attached, weights=weights)
     return RunResult(settings.output, record, metrics)

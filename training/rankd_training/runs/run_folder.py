@@ -24,7 +24,7 @@ from rankd_training.measures.calibration import Calibrated
 from rankd_training.measures.metrics import TaskMetrics
 from rankd_training.models.registry import RankingModel
 from rankd_training.runs import checkpoint
-from rankd_training.runs.run_warnings import run_warnings
+from rankd_training.runs.doubts import Doubts
 from rankd_training.runs.samples import save_sample
 from rankd_training.runs.seen_rows import SeenRows
 from rankd_training.settings import TrainSettings
@@ -62,7 +62,8 @@ class EpochRecord:
 class RunRecord:
     """How a run was made, and what is doubtful about its data. Times are ISO 8601, UTC.
 
-    `seen` is the share of each other split's rows that are alike to a training row (`seen_rows.py`).
+    `seen` is the share of each other split's rows that are alike to a training row (`seen_rows.py`), None
+    where too few rows can be compared.
     """
 
     format: str
@@ -79,7 +80,7 @@ class RunRecord:
     ended_at: str
     best_epoch: int
     epochs: tuple[EpochRecord, ...]
-    seen: Mapping[str, float] = field(default_factory=dict)
+    seen: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,7 @@ def record_of(
     settings: TrainSettings,
     examples: Examples,
     epochs: tuple[EpochRecord, ...],
-    valid: Mapping[str, TaskMetrics],
-    seen: SeenRows,
+    doubts: Doubts,
     *,
     best_epoch: int,
     parameters: int,
@@ -128,13 +128,11 @@ def record_of(
         settings: what it was told.
         examples: what it learned from.
         epochs: all of them.
-        valid: how good its scores are on validation rows, by task.
-        seen: the training rows.
+        doubts: what it says against itself.
         best_epoch: whose weights are kept.
         parameters: how many numbers were learned.
         ran: from when to when, ISO 8601, UTC.
     """
-    shares = {name: seen.share(examples, rows) for name, rows in examples.rows.items() if name != "train"}
     named = {**asdict(settings), "examples": settings.examples.name, "schema": settings.schema.name}
     del named["output"]
     return RunRecord(
@@ -144,7 +142,7 @@ def record_of(
         examples_sha256=examples.sha256,
         split_by=examples.split_by,
         rows={split: len(rows) for split, rows in examples.rows.items()},
-        warnings=run_warnings(settings, examples, valid, best_epoch, shares),
+        warnings=doubts.warnings,
         parameters=parameters,
         settings=named,
         versions={
@@ -155,7 +153,7 @@ def record_of(
         ended_at=ran[1],
         best_epoch=best_epoch,
         epochs=epochs,
-        seen=shares,
+        seen=doubts.seen,
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from rankd_contract.arrow_whole import is_float, whole_numbers
 from rankd_contract.encoding import Encoder
+from rankd_contract.errors import ValueTypeError
 from rankd_contract.schema import Entity
 from rankd_contract.signature import ROW, tensors
 from rankd_training.data.row_files import common_schema, open_rows
@@ -64,10 +67,13 @@ def score_file(
     names = [f"score_{task.name}" for task in run.schema.tasks]
     if taken := sorted({ROW_COLUMN, *names}.intersection(kept)):
         raise SettingError(f"{taken[0]}: the file of scores has a column of its own that is called so")
+    # Ids that pandas stored as floats are the whole numbers they are.
+    types = {name: kinds.field(name).type for name in kept}
+    types |= {name: pa.int64() for name in ids if is_float(types[name])}
     schema = pa.schema(
         [
             (ROW_COLUMN, pa.int64()),
-            *((name, kinds.field(name).type) for name in kept),
+            *types.items(),
             *((name, pa.float32()) for name in names),
         ]
     )
@@ -80,7 +86,7 @@ def score_file(
                 score_nT = _scores(run, piece, encoders)
                 columns = [
                     pa.array(np.arange(done, done + len(piece))),
-                    *(piece.column(name).cast(kinds.field(name).type) for name in kept),
+                    *(_copied(piece, name, kind) for name, kind in types.items()),
                     *(pa.array(np.ascontiguousarray(score_n)) for score_n in score_nT.T),
                 ]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
@@ -90,6 +96,19 @@ def score_file(
     finally:
         staging.unlink(missing_ok=True)
     return done
+
+
+def _copied(piece: Piece, name: str, kind: pa.DataType) -> Any:
+    array = piece.column(name)
+    try:
+        if pa.types.is_integer(kind) and is_float(array.type):
+            numbers, there = whole_numbers(name, array)
+            return pa.array(numbers, kind, mask=~there)
+        return array.cast(kind)
+    except ValueTypeError as error:
+        piece.refuse(name, f"expected {error.expected}, got {error.got}", error.row)
+    except pa.ArrowException as error:
+        piece.refuse(name, f"cannot be kept as {kind}, which other files need: {error}")
 
 
 def _scores(run: Run, piece: Piece, encoders: Sequence[Encoder]) -> npt.NDArray[np.float32]:

@@ -10,6 +10,8 @@ Legend: n rows, N rows asked about, k hashes that are kept.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +24,28 @@ from rankd_contract.hashing import hash_ints
 from rankd_training.errors import RunError
 from rankd_training.examples.examples import Examples
 
-__all__ = ["SeenRows"]
+__all__ = ["SeenRows", "Share"]
 
 FILE, _HASHES = "seen.safetensors", "hashes"
 KEPT = 1 << 16
-_ROWS_AT_ONCE = 1 << 18
+FEWEST = 200  # rows that can be compared: of fewer, a share is a guess, unless there are no more
+_NUMBERS_AT_ONCE = 1 << 23
+_MARGIN, _SURE = 0.05, 3.0  # of the rows; standard errors
 
 Hashes = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of rows, and of how many it was told: few, and it is a rough one."""
+
+    value: float
+    of: int
+
+    def beyond(self, usual: float) -> bool:
+        """Whether it is above a usual share by five points, and by more than chance."""
+        chance = _SURE * math.sqrt(max(usual * (1 - usual), 1 / self.of) / self.of)
+        return self.value > usual + max(_MARGIN, chance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,21 +58,21 @@ class SeenRows:
     def of(cls, examples: Examples, row_n: npt.NDArray[np.int64]) -> SeenRows:
         """Remember rows."""
         smallest = np.zeros(0, np.uint64)
-        for start in range(0, len(row_n), _ROWS_AT_ONCE):
-            found = _hashes(examples, row_n[start : start + _ROWS_AT_ONCE])
+        for found in _hashes(examples, row_n):
             smallest = np.unique(np.concatenate([smallest, found]))[:KEPT]
         return cls(smallest)
 
-    def share(self, examples: Examples, row_N: npt.NDArray[np.int64]) -> float:
-        """Return the share of other rows that are alike to one of these; exact where all are remembered."""
+    def share(self, examples: Examples, row_N: npt.NDArray[np.int64]) -> Share | None:
+        """Return the share of other rows that are alike to one of these; None: too few are comparable."""
         comparable = known = 0
-        for start in range(0, len(row_N), _ROWS_AT_ONCE):
-            found = _hashes(examples, row_N[start : start + _ROWS_AT_ONCE])
+        for found in _hashes(examples, row_N):
             if len(self.hash_k) == KEPT:
-                found = found[found <= self.hash_k[-1]]
+                found = found[found <= self.hash_k[-1]]  # noqa: PLW2901
             comparable += len(found)
             known += int(np.isin(found, self.hash_k).sum())
-        return known / comparable if comparable else 0.0
+        if comparable < min(FEWEST, len(row_N)) or not comparable:
+            return None
+        return Share(known / comparable, comparable)
 
     def save(self, folder: Path) -> None:
         """Write `seen.safetensors`."""
@@ -72,12 +89,15 @@ class SeenRows:
             raise RunError(folder / FILE, f"cannot be read: {error}; train again") from error
 
 
-def _hashes(examples: Examples, row_n: npt.NDArray[np.int64]) -> Hashes:
-    """A hash of each row: of its numbers in turn, each mixed into what came before."""
-    found = np.zeros(len(row_n), np.uint64)
+def _hashes(examples: Examples, row_n: npt.NDArray[np.int64]) -> Iterator[Hashes]:
+    """A hash of each row, some rows at once: of its numbers in turn, each mixed into what came before."""
     blocks = [array for block in examples.blocks.values() for array in (block.ids, block.values)]
-    for array in (*blocks, examples.label_nT):
-        bits = np.ascontiguousarray(array[row_n]).view(np.int32)
-        for column in bits.T:
-            found = hash_ints((found ^ column.astype(np.uint64)).view(np.int64))
-    return found
+    arrays = [array for array in (*blocks, examples.label_nT) if array.shape[1]]
+    at_once = max(1, _NUMBERS_AT_ONCE // sum(array.shape[1] for array in arrays))
+    for start in range(0, len(row_n), at_once):
+        some_n = row_n[start : start + at_once]
+        found = np.zeros(len(some_n), np.uint64)
+        for array in arrays:
+            for column in np.ascontiguousarray(array[some_n]).view(np.int32).T:
+                found = hash_ints((found ^ column.astype(np.uint64)).view(np.int64))
+        yield found

@@ -50,7 +50,7 @@ def by_activity(examples: Examples, row_N: npt.NDArray[np.int64]) -> list[Slice]
     return (
         _named("no user", nobodys_N)
         + _named("none", (activity_N == 0) & ~nobodys_N)
-        + _quantiles(activity_N, activity_N > 0)
+        + _quantiles(activity_N, (activity_N > 0) & ~nobodys_N)
     )
 
 

@@ -17,13 +17,12 @@ from rankd_training.errors import ExamplesError, SettingError
 from rankd_training.examples.examples import Examples
 from rankd_training.examples.reading import examples_for, reading_of
 from rankd_training.runs.finished import Run, score_rows
-from rankd_training.runs.seen_rows import SeenRows
+from rankd_training.runs.seen_rows import SeenRows, Share
 
 __all__ = ["ALL", "TRAIN", "Subject", "load_subject", "write_scores"]
 
 ALL = "all"
 TRAIN, TEST = "train", "test"
-_BEYOND_CHANCE = 0.05  # of the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,8 @@ class Subject:
         split: which of them; `all` for all.
         row_N: where they are.
         score_NT: what is said of them where the model is served, so calibrated if the run is.
-        seen: of rows of another file, the share that are alike to a row that the run was trained on; None
-            where that is not known.
+        seen: of rows of another file, the share that are alike to one of the run's training rows; None where
+            that is not known.
     """
 
     run: Run
@@ -47,7 +46,7 @@ class Subject:
     split: str
     row_N: npt.NDArray[np.int64]
     score_NT: npt.NDArray[np.float32]
-    seen: float | None
+    seen: Share | None
 
     @property
     def label_NT(self) -> npt.NDArray[np.float32]:
@@ -72,12 +71,12 @@ class Subject:
     @property
     def seen_usually(self) -> float:
         """The share of the run's own test rows that are alike to one it was trained on."""
-        return float(self.run.record.get("seen", {}).get(TEST, 0.0))
+        return float(self.run.record.get("seen", {}).get(TEST) or 0.0)
 
     @property
     def told_before(self) -> bool:
         """Whether more of these rows were trained on than chance makes alike."""
-        return self.seen is not None and self.seen > self.seen_usually + _BEYOND_CHANCE
+        return self.seen is not None and self.seen.beyond(self.seen_usually)
 
     @property
     def provenance(self) -> str | None:
@@ -86,8 +85,11 @@ class Subject:
             return None
         said = "not the file that the run was trained on; "
         if self.seen is None:
-            return f"{said}whether some of its rows were in there is not known"
-        said += f"{self.seen:.1%} of these rows are alike to one that was in there, in all fields and labels"
+            return f"{said}whether these rows are among its training rows is not known"
+        about = "" if self.seen.of == len(self.row_N) else "about "
+        said += (
+            f"{about}{self.seen.value:.1%} of these rows are alike to a training row in all fields and labels"
+        )
         if not self.told_before:
             return said
         return f"{said} ({self.seen_usually:.1%} of the run's own test rows are), so the numbers say too much"

@@ -40,7 +40,7 @@ from rankd_training.runs.held import held
 from rankd_training.settings import TrainSettings
 from rankd_training.yardsticks import registry as yardsticks
 
-__all__ = ["Source", "Trial", "TrialResult", "TrialStore", "all_names", "check_names"]
+__all__ = ["FORMAT", "Source", "Trial", "TrialResult", "TrialStore", "all_names", "check_names"]
 
 FORMAT = "rankd-trial/2"  # goes up whenever the same settings would be trained otherwise
 TRIAL, SCORES, RUN = "trial.json", "scores.safetensors", "run"

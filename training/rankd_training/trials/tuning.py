@@ -29,7 +29,7 @@ from rankd_training.runs.held import held
 from rankd_training.settings import TrainSettings
 from rankd_training.settings_file import PREFIX, flat, nested
 from rankd_training.trials.search_space import SearchSpace
-from rankd_training.trials.trial import Source, Trial, TrialStore
+from rankd_training.trials.trial import FORMAT, Source, Trial, TrialStore
 from rankd_training.trials.withheld import without_test
 
 __all__ = ["Measure", "Study", "Tried"]
@@ -86,7 +86,7 @@ class Study:
     ) -> None:
         self._source, self._model, self._space = source, model, space
         self._base, self._measure, self._seeds = flat(base), measure, tuple(seeds)
-        asked = [space.canonical(), self._base, model, measure, self._seeds, source.digests()]
+        asked = [FORMAT, space.canonical(), self._base, model, measure, self._seeds, source.digests()]
         key = hashlib.sha256(json.dumps([*asked, dict(source.reading)], sort_keys=True).encode()).hexdigest()
         self.folder = folder / f"{name}-{model}-{key[:12]}"
         self.folder.mkdir(parents=True, exist_ok=True)
