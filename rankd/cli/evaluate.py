@@ -63,7 +63,10 @@ def evaluate(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say how good a run is on a split, with 95 % intervals, and where it is better or worse."""
+    """Say how good a run is on a split, with 95 % intervals, and where it is better or worse.
+
+    Chance only ever adds to a calibration error (ECE), so its interval may end at the value itself.
+    """
     with wants():
         from rankd_training.errors import SettingError, TrainingError
         from rankd_training.runs.evaluation import evaluate_run
