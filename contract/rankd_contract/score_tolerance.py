@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 __all__ = ["allowed", "worst_excess"]
 
-_ROUNDING = 1e-6  # float32 sums in another order
+_ROUNDING = 1e-6  # of a score: float32 sums in another order
+_SMALLEST = 1e-37  # below it float32 has no digits left
 
 
 def allowed(expected: NDArray[np.floating], tolerance: float) -> NDArray[np.float64]:
@@ -17,7 +18,7 @@ def allowed(expected: NDArray[np.floating], tolerance: float) -> NDArray[np.floa
     tolerance would let everything pass.
     """
     probable = expected.astype(np.float64).clip(0, 1)
-    bounds: NDArray[np.float64] = 4 * tolerance * probable * (1 - probable) + _ROUNDING
+    bounds: NDArray[np.float64] = probable * (4 * tolerance * (1 - probable) + _ROUNDING) + _SMALLEST
     return bounds
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rankd_contract.calibration import NEAREST, Calibration, Curve, PiecewiseLinear, Platt
+from rankd_export.probability import probability
 
 __all__ = ["CalibratedScores"]
 
@@ -41,7 +42,7 @@ class _Platt(nn.Module):
     def forward(self, score_N1: Tensor) -> Tensor:
         p_N1 = score_N1.double().clamp(NEAREST, 1 - NEAREST)
         logit_N1 = torch.log(p_N1) - torch.log(1 - p_N1)
-        return torch.sigmoid(self.scale * logit_N1 + self.shift).float()
+        return probability(self.scale * logit_N1 + self.shift).float()
 
 
 class _Lines(nn.Module):

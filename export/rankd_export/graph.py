@@ -25,6 +25,7 @@ from rankd_contract.signature import TensorSpec, calibrated, field_weights, inpu
 from rankd_export.calibrated import CalibratedScores
 from rankd_export.errors import GraphRefused
 from rankd_export.fold import serving_form
+from rankd_export.probability import probability
 from rankd_export.weights import check_size, unload
 from rankd_training.models.explaining import Explaining
 
@@ -49,7 +50,7 @@ class _Serving(nn.Module):
             further.append(weights)
         else:
             logits = self.model(features)
-        scores = torch.sigmoid(logits)
+        scores = probability(logits)
         if self.calibrated is not None:
             further.append(self.calibrated(scores))
         return logits, scores, *further

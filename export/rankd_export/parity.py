@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rankd_contract.calibration import Calibration
 from rankd_contract.schema import Entity
+from rankd_contract.score_tolerance import worst_excess
 from rankd_contract.signature import CALIBRATED, FIELD_WEIGHTS, LOGITS, ROW, SCORES
 from rankd_export.errors import ParityFailed
 from rankd_training.models.explaining import Explaining
@@ -66,10 +67,11 @@ def compare(
 ) -> ParityReport:
     """Compare the graph with the module it came from, request by request.
 
-    The bound holds for probabilities in absolute terms, for logits relative to max(1, |logit|), and likewise
-    for the weights of a graph that explains its scores. What a graph with `calibration` gives is compared
-    with what the service makes of the graph's own scores, to 1e-6. `apart` is the folder of the graph's
-    large tensors, where they are not part of it.
+    The bound holds for probabilities near one half, of which others may be off by 4 p (1 - p) as much
+    (`score_tolerance.py`); for logits relative to max(1, |logit|); and likewise for the weights of a graph
+    that explains its scores. What a graph with `calibration` gives is compared with what the service makes of
+    the graph's own scores, to 1e-6. `apart` is the folder of the graph's large tensors, where they are not
+    part of it.
 
     Raises:
         ParityFailed: with the size, the difference and the tolerance.
@@ -87,11 +89,13 @@ def compare(
         n = len(request[ROW])
         users = users_of(request)
         by_logit = _relative(logits, expected)
-        by_score = float(np.abs(scores - torch.sigmoid(want).numpy()).max())
-        if not (by_logit <= tolerance and by_score <= tolerance):  # so that NaN fails too
+        probable = torch.sigmoid(want).numpy()
+        by_score = float(np.abs(scores - probable).max())
+        off, bound = worst_excess(scores, probable, tolerance)
+        if not (by_logit <= tolerance and off <= bound):  # so that NaN fails too
             raise ParityFailed(
-                f"{n} candidates of {users} users: scores differ by {by_score:.2e}, logits by "
-                f"{by_logit:.2e}; allowed is {tolerance:.0e}"
+                f"{n} candidates of {users} users: scores differ by {off:.2e}, logits by {by_logit:.2e}; "
+                f"allowed is {bound:.0e} and {tolerance:.0e}"
             )
         if FIELD_WEIGHTS in found:
             _check_weights(model, features, found[FIELD_WEIGHTS], tolerance)

@@ -22,6 +22,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from onnxscript import ir, optimizer
 
+from rankd_contract.signature import LOGITS
 from rankd_export.errors import GraphRefused
 from rankd_export.item_part import of_item
 
@@ -123,7 +124,10 @@ def _linear_layers(graph: onnx.ModelProto) -> list[str]:
 
 def _halved(graph: onnx.ModelProto) -> onnx.ModelProto:
     made = convert_float_to_float16(
-        _copy(graph), keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_WIDE]
+        _copy(graph),
+        keep_io_types=True,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, *_WIDE],
+        node_block_list=_after_logits(graph),  # exp(-logit) of a rare event is no half
     )
     # The converter casts an output once for each that reads it, under one name, and inputs after their use.
     by_output = {tuple(node.output): node for node in made.graph.node}
@@ -133,6 +137,16 @@ def _halved(graph: onnx.ModelProto) -> onnx.ModelProto:
     ordered = ir.from_proto(made)
     ordered.graph.sort()
     return _signed_as(ir.to_proto(ordered), graph)
+
+
+def _after_logits(graph: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that make something of the logits."""
+    made, names = {LOGITS}, []
+    for node in graph.graph.node:
+        if made.intersection(node.input):
+            made.update(node.output)
+            names.append(node.name)
+    return names
 
 
 def _with_small_tables(graph: onnx.ModelProto) -> onnx.ModelProto:

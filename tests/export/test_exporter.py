@@ -111,7 +111,8 @@ def test_fewer_bits_are_published_with_what_they_lose_and_load(run: Path, tmp_pa
     assert about["precision"] == "int8-embeddings"
     assert set(about["lost"]) == {"liked", "loved"}
     assert 0 < about["lost"]["liked"]["largest_difference"] < 0.05
-    assert about["lost"]["liked"]["auc"] == pytest.approx(bundle.manifest.metrics["valid"]["liked"]["auc"])
+    told = bundle.manifest.metrics["valid"]["liked"]["auc"]  # of scores that are all but equal
+    assert about["lost"]["liked"]["auc"] == pytest.approx(told, abs=1e-3)
     assert load_current(tmp_path, "mlcc", load_settings()).card.name == "mlcc"
 
 

@@ -112,7 +112,8 @@ def test_fewer_bits_are_published_with_what_they_lose(
     cuda = bundle.manifest.cuda
     assert cuda is not None
     assert set(cuda.lost) == {"liked", "loved"}
-    assert cuda.lost["liked"]["auc"] == pytest.approx(bundle.manifest.metrics["valid"]["liked"]["auc"])
+    told = bundle.manifest.metrics["valid"]["liked"]["auc"]  # of scores that are all but equal
+    assert cuda.lost["liked"]["auc"] == pytest.approx(told, abs=1e-3)
     assert 0 < cuda.parity["max_score_error"] <= cuda.golden_tolerance / 2
     assert bundle.manifest.export["precision"] == "fp32"
 
