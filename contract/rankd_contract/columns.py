@@ -100,6 +100,8 @@ class Column:
 
 
 def _flat(rows: Sequence[Any], field: Field, owner: NDArray[Any]) -> Values:
+    if field.dtype is DType.INT and float in set(map(type, rows)):
+        rows = [_as_whole(value) for value in rows]
     accepted = _TYPES[field.dtype]
     for i, value in enumerate(rows):
         if value is None and field.kind not in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
@@ -122,6 +124,12 @@ def _flat(rows: Sequence[Any], field: Field, owner: NDArray[Any]) -> Values:
         numbers = [np.nan if r is None else max(min(r, 1e300), -1e300) for r in rows]
         return _rounded(np.array(numbers, np.float64), field)
     return _moments(np.array([r or 0 for r in rows], np.int64), field, owner)
+
+
+def _as_whole(value: Any) -> Any:
+    """A float that is whole as that number, as in a column of floats; anything else as it is."""
+    exact = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+    return int(value) if exact else value
 
 
 def _moments(numbers: NDArray[np.int64], field: Field, owner: NDArray[Any]) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from rankd.cli.runs import RunFolder, run_or_newest
@@ -143,14 +144,14 @@ def _tables(found: Evaluation, model: str) -> list[Table]:
 def _slice_table(title: str, task: str, pieces: Sequence[SliceMetrics]) -> Table:
     from rankd_training.measures.intervals import in_words
 
-    table = Table(title=f"\n{task} by {title}", title_justify="left", box=None)
+    table = Table(title=escape(f"\n{task} by {title}"), title_justify="left", box=None)
     table.add_column("", overflow="fold")
     for column in ("rows", "positives", "mean score", "ECE", "AUC"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", style="dim", no_wrap=True)
     for piece in pieces:
         table.add_row(
-            piece.title,
+            escape(piece.title),
             f"{piece.rows:,}",
             f"{piece.positives:,} ({100 * piece.base_rate:.3g}%)",
             f"{piece.mean_score:.3g}",

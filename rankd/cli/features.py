@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -105,11 +106,15 @@ def get(
     else:
         age = "" if report.age_s is None else f", {timedelta(seconds=round(report.age_s))} old"
         out.print(
-            f"{report.key}: {report.status}, {report.bytes} bytes{age}: {report.action}", soft_wrap=True
+            f"{report.key}: {report.status}, {report.bytes} bytes{age}: {report.action}",
+            soft_wrap=True,
+            markup=False,
         )
         table = Table("field", "status", "stored", "read as", box=None, pad_edge=False, header_style="bold")
         for value in report.values:
-            table.add_row(value.field, value.status, _text(value.stored), _text(value.read_as))
+            table.add_row(
+                value.field, value.status, *map(escape, (_text(value.stored), _text(value.read_as)))
+            )
         if report.values:
             out.print(table)
             tell.print("[dim]numbers are as encoded: what the field's transforms made of them[/]")

@@ -17,7 +17,7 @@ from rankd.client import Client, RankdError, Ranking
 from rankd_contract.errors import YamlError
 from rankd_contract.strict_yaml import read_yaml
 
-__all__ = ["REASONS", "RUNGS", "rank", "show"]
+__all__ = ["REASONS", "RUNGS", "rank", "show", "shown_score"]
 
 Url = Annotated[str, typer.Option(help="Address of the service.")]
 
@@ -72,8 +72,10 @@ def show(ranking: Ranking, titles: dict[str, str], candidates: int, user: str | 
     for name in ("score", *tasks):
         table.add_column(name, justify="right")
     for item in ranking.items:
-        name = titles.get(item.id, item.id) + (f"  ({item.status})" if item.status else "")
-        table.add_row(str(item.rank), name, f"{item.score:.4f}", *(f"{item.scores[t]:.4f}" for t in tasks))
+        name = escape(titles.get(item.id, item.id)) + (f"  ({item.status})" if item.status else "")
+        table.add_row(
+            str(item.rank), name, shown_score(item.score), *(shown_score(item.scores[t]) for t in tasks)
+        )
     out.print(table)
     stages = " · ".join(f"{stage} {ms:.2f}" for stage, ms in ranking.timing.items())
     out.print(
@@ -88,6 +90,7 @@ def show(ranking: Ranking, titles: dict[str, str], candidates: int, user: str | 
         out.print(f"[yellow]degraded[/]: {escape(_words(entry))}", soft_wrap=True)
 
 
+_RARE = 0.001
 REASONS = {
     "store_down": "the feature store is down",
     "store_timeout": "the feature store did not answer in time",
@@ -108,6 +111,11 @@ RUNGS = {
     "retrieval_order": "were not scored and stand in the order they came in",
     "last_place": "were put last",
 }
+
+
+def shown_score(value: float) -> str:
+    """Four decimals; of a rare event, four digits."""
+    return f"{value:.4f}" if value >= _RARE or value == 0 else f"{value:.3e}"
 
 
 def _words(entry: Mapping[str, Any]) -> str:

@@ -40,8 +40,8 @@ __all__ = [
     "wants",
 ]
 
-out = Console(highlight=False)
-tell = Console(stderr=True, highlight=False)
+out = Console(highlight=False, emoji=False)
+tell = Console(stderr=True, highlight=False, emoji=False)
 
 HOME = Path(".rankd")
 Home = Annotated[

@@ -179,8 +179,14 @@ class StartupFailed(ServiceError):
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Return what to tell somebody who wrote a name nobody knows."""
-    near = difflib.get_close_matches(name[:_MAX_KEY], known, 1)
+    near = close_to(name, known)
     return f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
+
+
+def close_to(name: str, known: Sequence[str]) -> list[str]:
+    """Return the known name that is nearest, whatever its case, if one is near."""
+    by_lower = {one.lower(): one for one in known}
+    return [by_lower[near] for near in difflib.get_close_matches(name[:_MAX_KEY].lower(), by_lower, 1)]
 
 
 def shown_key(name: str, known: Sequence[str] = ()) -> str:
@@ -190,5 +196,5 @@ def shown_key(name: str, known: Sequence[str] = ()) -> str:
     """
     if len(name) > _MAX_KEY or not name.isascii():
         return "?"
-    plain = name.isidentifier() or (name.isprintable() and difflib.get_close_matches(name, known, 1))
+    plain = name.isidentifier() or (name.isprintable() and close_to(name, known))
     return name if plain else "?"

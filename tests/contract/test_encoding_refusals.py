@@ -38,7 +38,7 @@ def test_two_values_of_a_vocabulary_with_one_hash_are_refused(monkeypatch: pytes
         ("age", [1.0, 2.0, 1e300], 2, "a finite float32"),
         ("age", [float("inf")], 0, "a finite float32"),
         ("age", [-float("inf")], 0, "a finite float32"),
-        ("visits", [1.0], 0, "int64"),
+        ("visits", [1.0, 1.5], 1, "int64"),
         ("visits", [1, None, True], 2, "int64"),
         ("visits", [2**63], 0, "a 64-bit integer"),
         ("visits", [-(2**63) - 1], 0, "a 64-bit integer"),

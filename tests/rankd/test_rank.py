@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rankd.cli.bench import missed
-from rankd.cli.rank import REASONS, RUNGS
+from rankd.cli.rank import REASONS, RUNGS, shown_score
 from rankd.load.sender import Outcome
 from rankd.load.summary import summarise
 from rankd_service.app import build
@@ -106,3 +106,18 @@ def test_a_goal_without_any_answer_is_said_in_words() -> None:
 def test_every_reason_and_every_rung_has_words() -> None:
     assert REASONS.keys() == {reason.value for reason in DegradeReason}
     assert RUNGS.keys() == {rung.value for rung in Rung}
+
+
+def test_ids_that_look_like_markup_are_shown_as_they_are(healthy: str) -> None:
+    done = rankd("rank", "--user", ":x:", "--items", ":dog:,[red]50,[/b],100", "--url", healthy)
+    assert done.returncode == 0, done.stderr
+    for item in (":dog:", "[red]50", "[/b]", "100"):
+        assert f"{item}  (NOT_FOUND)" in done.stdout
+    assert "user :x: no stored row" in done.stdout.replace("::", ":")
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"), [(0.5, "0.5000"), (0.001, "0.0010"), (2.98e-8, "2.980e-08"), (0.0, "0.0000")]
+)
+def test_scores_of_rare_events_are_shown_with_digits(score: float, shown: str) -> None:
+    assert shown_score(score) == shown

@@ -23,6 +23,7 @@ from rankd_service.features.entity_rows import Draft, EntityPlan
 from rankd_service.features.near_caches import NearCaches
 from rankd_service.features.overrides import (
     Override,
+    check_moment,
     encode_override,
     read_overrides,
     taken_as_is,
@@ -126,6 +127,9 @@ class Assembler:
         for name in given:
             if name not in self._context_names:
                 raise unknown_field("context", name, self._context_names)
+        if given.get(_TIMESTAMP) is not None and _TIMESTAMP not in plan.encoder.by_name:
+            # Whether anything is derived of it or not: a client's mistake should show before it matters.
+            check_moment(given[_TIMESTAMP], f"context.{_TIMESTAMP}")
         block = Block.empty(1, plan.encoder.layout)
         for at in plan.encoder.layout.fields:
             field = at.field

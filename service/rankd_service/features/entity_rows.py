@@ -264,7 +264,9 @@ class EntityPlan:
 
 def _rests_on_row(view: FeatureView, overrides: Sequence[Override], n: int) -> NDArray[np.bool_]:
     """Whether each of n entities needs the view's row: not where the request gives every field of it."""
-    names, given_n = {field.name for field in view.fields}, np.zeros(n, np.int64)
+    # A field that reads the key needs no row either.
+    names = {field.name for field in view.fields if not view.reads_key(field)}
+    given_n = np.zeros(n, np.int64)
     for override in overrides:
         if override.at.field.name in names:
             given_n[override.rows] += 1

@@ -180,10 +180,14 @@ class NearCache:
         self._used[:] = False
 
     def trust(self) -> None:
-        """Begin anew: from now on every change is told."""
-        self.clear()
+        """Begin anew: from now on every change is told. Rows of before may still stand in for lost ones."""
+        self._changes += 1
+        self._complete_since = self._changes
+        self._changed.clear()
+        now_s = self._clock.monotonic_s()
+        np.minimum(self._expires_s, now_s, out=self._expires_s)
         self._trusted = True
-        self.confirm(self._clock.monotonic_s())
+        self.confirm(now_s)
 
     def confirm(self, when_s: float) -> None:
         """Note that every change up to then has been told."""

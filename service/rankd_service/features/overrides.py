@@ -10,13 +10,23 @@ import numpy as np
 from rankd_contract.columns import Column
 from rankd_contract.encoding import Block, Encoder
 from rankd_contract.errors import ValueTypeError
-from rankd_contract.schema import MISSING, DType, FieldLayout, Kind
+from rankd_contract.schema import MISSING, Derive, DType, Field, FieldLayout, Kind
 from rankd_service.domain import Fields, FieldValue
 from rankd_service.errors import InvalidRequest, RejectReason, nearest, shown_key
 
-__all__ = ["Override", "encode_ids", "encode_override", "read_overrides", "taken_as_is", "unknown_field"]
+__all__ = [
+    "Override",
+    "check_moment",
+    "encode_ids",
+    "encode_override",
+    "read_overrides",
+    "taken_as_is",
+    "unknown_field",
+]
 
 _MOST_DIGITS, _INT64 = 19, range(-(2**63), 2**63)
+_SECONDS = "whole seconds since 1970 (UTC)"
+_MOMENT = Field("timestamp", Kind.CATEGORICAL, DType.INT, "timestamp", derive=Derive.HOUR_OF_DAY)
 _LISTS = frozenset({Kind.SEQUENCE, Kind.MULTI_VALUE})
 _IN_JSON = {
     "str": "a string",
@@ -75,10 +85,21 @@ def encode_override(
         encoder.encode_field(alone, Column.from_python(values, field), encoded, slice(None))
     except ValueTypeError as error:
         path = place.format(row=rows[error.row])
-        expected = error.expected if field.derive is None else "whole seconds since 1970 (UTC)"
+        expected = error.expected if field.derive is None else _SECONDS
         got = _IN_JSON.get(error.got, error.got)
         raise InvalidRequest(RejectReason.SCHEMA, f"expected {expected}, got {got}", path) from error
     return Override(at, encoded, rows)
+
+
+def check_moment(value: FieldValue, path: str) -> None:
+    """Raise InvalidRequest where a value is no time of 1970 to 9999 in whole seconds."""
+    try:
+        seconds = np.asarray(Column.from_python([value], _MOMENT).values)
+    except ValueTypeError as error:
+        got = _IN_JSON.get(error.got, error.got)
+        raise InvalidRequest(RejectReason.SCHEMA, f"expected {_SECONDS}, got {got}", path) from error
+    if (seconds < 0).any():
+        raise InvalidRequest(RejectReason.SCHEMA, f"expected {_SECONDS}, got a time before 1970", path)
 
 
 def encode_ids(encoder: Encoder, at: FieldLayout, ids: Sequence[str], rows: Sequence[int]) -> Override:

@@ -173,6 +173,15 @@ def test_an_id_that_is_no_number_is_missing_from_a_field_of_numbers() -> None:
     assert column(features, schema, "size")[:, 0].tolist() == [0.0] * len(ids)
 
 
+def test_a_time_is_checked_whether_anything_is_derived_of_it_or_not() -> None:
+    schema = parse_schema(NUMBERED)
+    others: list[Any] = ["x", 1.5, True, [], 10**25, 1_764_061_200_000, -1]
+    for wrong in others:
+        with pytest.raises(InvalidRequest, match="expected whole seconds since 1970"):
+            assembled({}, ["7"], schema=schema, context={"timestamp": wrong})
+    assert assembled({}, ["7"], schema=schema, context={"timestamp": 1_764_061_200}).defaulted == 1
+
+
 def test_no_tensor_holds_nan_when_the_store_gave_nothing() -> None:
     features = assembled(FeatureStatus.TIMED_OUT, ["1", "2"])
     assert features.statuses[Entity.ITEM].tolist() == [FeatureStatus.TIMED_OUT] * 2
@@ -240,12 +249,12 @@ def test_request_time_fields_stand_where_the_row_is_missing() -> None:
 
 @pytest.mark.parametrize("store", [{}, FeatureStatus.TIMED_OUT, FeatureStatus.DEFAULTED])
 def test_a_row_that_the_request_gives_in_full_is_missed_by_nobody(store: Any) -> None:
-    whole: Fields = {"item_id": "1", "genre": "crime", "price": 3.0, "year": None}
-    most: Fields = {"item_id": "2", "genre": "crime", "price": 3.0}
+    whole: Fields = {"genre": "crime", "price": 3.0, "year": None}
+    most: Fields = {"genre": "crime", "price": 3.0}
     features = assembled(store, ["1", "2"], item_fields={0: whole, 1: most})
     assert features.defaulted == 1, "the year of the second film is the schema's default"
     assert features.lost == (2 if store else 0), "the user's row is lost, and every score rests on it"
-    user: Fields = {"user_id": "42", "age": 20, "recent": ["7"]}
+    user: Fields = {"age": 20, "recent": ["7"]}
     features = assembled(store, ["1"], item_fields={0: whole}, user_fields=user)
     assert (features.defaulted, features.lost, features.unreadable) == (0, 0, 0)
     assert features.statuses[Entity.ITEM].tolist() == [store or NOT_FOUND], "what became of it is said"
@@ -320,8 +329,9 @@ def test_a_context_field_is_derived_from_the_timestamp_which_is_now_by_default()
 
 def test_contexts_that_look_alike_are_not_taken_for_each_other() -> None:
     assembler = Assembler(FILMS, "rankd", 300)
-    assembler.context({"hour": 1}, NOW_S)
-    for imposter in (True, 1.0):
+    hour = assembler.context({"hour": 1}, NOW_S)
+    assert assembler.context({"hour": 1.0}, NOW_S).ids.tolist() == hour.ids.tolist(), "a whole number is one"
+    for imposter in (True, 1.5):
         with pytest.raises(InvalidRequest):
             assembler.context({"hour": imposter}, NOW_S)
 
@@ -369,6 +379,10 @@ def test_p7_the_cache_of_contexts_is_bounded_in_number_and_in_size() -> None:
             "context.timestamp",
             r"expected whole seconds since 1970 \(UTC\), got a time after the year 9999",
         ),
+        ({"context": {"timestamp": -1}}, "context.timestamp", "got a time before 1970"),
+        ({"context": {"timestamp": 1.5}}, "context.timestamp", "got a fraction"),
+        ({"context": {"timestamp": True}}, "context.timestamp", "got a boolean"),
+        ({"context": {"DEVICE": "phone"}}, "context.DEVICE", "did you mean 'device'"),
         ({"context": {"timestamp": 2**70}}, "context.timestamp", "a larger number"),
         ({"item_fields": {1: {"price": 1e300}}}, "items.1.fields.price", "expected a finite float32"),
         ({"context": {"bad key!": 1}}, "context.?", "no such field"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -486,3 +487,14 @@ def test_columns_in_the_names_of_folders_are_missed_aloud(tmp_path: Path) -> Non
         pq.write_table(interactions(), tmp_path / "log" / f"device={device}" / "part-0.parquet")
     found = propose_schema(tmp_path / "log", Roles(), name="log")
     assert "device: in the names of folders alone, which are not read; write it into the files" in found.notes
+
+
+def test_a_named_index_that_names_rows_is_left_out_and_one_that_names_users_is_not(tmp_path: Path) -> None:
+    table = interactions().append_column("impression", pa.array(np.arange(N)))
+    noted = {"index_columns": ["impression", "user_id"], "columns": [], "column_indexes": []}
+    table = table.replace_schema_metadata({b"pandas": json.dumps(noted).encode()})
+    found = proposal(tmp_path, table)
+    fields = parse_schema(found.text).fields
+    assert "impression" not in fields
+    assert "user_id" in fields
+    assert "impression: left out: a row number that pandas wrote" in " ".join(found.notes)

@@ -329,10 +329,11 @@ def test_a_field_that_gives_the_label_away_is_named(tmp_path: Path) -> None:
     table = examples_table()
     leak = table["clicked"].to_numpy() + np.random.default_rng(0).normal(size=1200) * 0.05
     write(tmp_path, with_column(table, "price", leak.tolist()))
-    said = run(tmp_path, epochs=3, learning_rate=0.01, model="dnn", model_config={}).record.warnings
+    said = run(
+        tmp_path, epochs=1, model="fm", model_config={}
+    ).record.warnings  # whatever the model made of it
     (line,) = (line for line in said if "too good to be true" in line)
-    assert "validation AUC of click is" in line
-    assert "field 'price' alone reaches 1.000" in line
+    assert line.startswith("field 'price' alone ranks validation rows of click with an AUC of 1.0000")
 
 
 def test_rows_that_are_in_two_parts_are_warned_of(tmp_path: Path) -> None:

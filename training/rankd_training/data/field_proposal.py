@@ -93,7 +93,7 @@ def unfit(name: str, column: Any) -> str | None:
     if is_milliseconds(name, column):
         return "a time in milliseconds; store it in seconds, or as a timestamp, to have its hour"
     if is_written_time(column):
-        return "a time as text; store it as a timestamp to have its hour and weekday"
+        return "a time as text; store it as a timestamp, by pandas.to_datetime, for its hour and for imports"
     if is_written_number(column) and not is_id_name(name) and len(seen.unique()) > _MOST_VALUES:
         return "numbers as text; store it as float64 to have it as a measure, what is none as null"
     if pa.types.is_floating(kind) and (np.abs(seen.to_numpy(zero_copy_only=False)) > _LARGEST).any():

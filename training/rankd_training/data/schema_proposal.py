@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -21,7 +22,7 @@ from rankd_training.data.field_proposal import Proposal, propose_field, unfit
 from rankd_training.data.id_columns import is_id_name, is_id_type, with_whole_ids
 from rankd_training.data.label_proposal import choose_labels, is_outcome_name, is_two_valued
 from rankd_training.data.libsvm import LibsvmFile, entries_by_position
-from rankd_training.data.row_files import open_rows
+from rankd_training.data.row_files import RowFile, open_rows
 from rankd_training.data.sampled_rows import sampled_rows
 from rankd_training.data.schema_notes import (
     notes_of_columns,
@@ -97,7 +98,10 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     item = roles.item or _named(table, _ITEMS, taken)
     table, from_floats = with_whole_ids(table, list(filter(None, (user, item))))
     _check_ids(path, table, user, item)
-    indices = [c for c in table.column_names if _PANDAS_INDEX.fullmatch(c)]
+    named = _pandas_index(files) - {user, item}
+    indices = [
+        c for c in table.column_names if _PANDAS_INDEX.fullmatch(c) or (c in named and names_rows(table[c]))
+    ]
     rest = [c for c in table.column_names if c not in {SPLIT, *labels, *roles.ignore, *indices}]
     if any(isinstance(file, LibsvmFile) for file in files):
         rest = entries_by_position(rest)
@@ -141,7 +145,7 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
     digits = [
         c
         for c in rest
-        if c not in {user, item, *own} and not is_id_name(c) and is_number_text(whole(table[c]))
+        if c not in {user, item, *own} and not is_id_name(c) and _is_name_of_digits(c, whole(table[c]))
     ]
     notes = (
         *notes_of_sides(table, rest, user, item),
@@ -152,6 +156,17 @@ def propose_schema(path: Path, roles: Roles, *, name: str) -> SchemaProposal:
         *notes_of_folders(path, files),
     )
     return SchemaProposal("\n".join(lines) + "\n", notes)
+
+
+def _is_name_of_digits(name: str, column: Any) -> bool:
+    """Whether text of numbers became a field, as names do."""
+    return unfit(name, column) is None and is_number_text(column)
+
+
+def _pandas_index(files: Sequence[RowFile]) -> set[str]:
+    """Columns that were a data frame's index, as pandas notes in the file."""
+    noted = (file.schema.pandas_metadata or {} for file in files)
+    return {name for note in noted for name in note.get("index_columns", ()) if isinstance(name, str)}
 
 
 def _check_ids(path: Path, table: pa.Table, user: str | None, item: str | None) -> None:

@@ -136,6 +136,12 @@ def _remedy(field: Field, got: str) -> str:
     """What to do about a column of another type."""
     if field.derive is not None:
         return "; make it timestamps, as by pandas.to_datetime"
+    if field.dtype is DType.STRING and got in {"double", "float"}:
+        return "; make the field int64, or cast it to int64 and then to string (a float is written as 7.0)"
+    if field.dtype is DType.FLOAT and got in {"string", "large_string"}:
+        return "; make numbers of it, as by pandas.to_numeric(errors='coerce')"
+    if field.dtype is DType.BOOL and got in {"string", "large_string"}:
+        return "; make it true or false, as by column == 'yes'"
     lists = field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}
     if got.startswith(("list<", "large_list<")) != lists:
         return f"; make the field's kind {'one of single values' if lists else 'sequence or multi_value'}"
