@@ -8,9 +8,9 @@ import pytest
 from rankd_contract.encoding import Block
 from rankd_contract.schema import Entity
 from rankd_training.examples.examples import Examples
-from rankd_training.examples.telling_field import most_telling
 from rankd_training.runs.doubts import doubts_of
 from rankd_training.runs.seen_rows import SeenRows
+from rankd_training.runs.telling_field import most_telling
 from rankd_training.settings import TrainSettings
 from tests.training.fields import categorical_schema
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from rankd_training.examples.column_check import silent_columns
 from rankd_training.examples.examples import Examples
-from rankd_training.examples.telling_field import most_telling
 from rankd_training.measures.metrics import Ranking
 from rankd_training.runs.seen_rows import SeenRows, Share
+from rankd_training.runs.telling_field import most_telling
 from rankd_training.settings import TrainSettings
 
 __all__ = ["NO_DOUBTS", "Doubts", "doubts_of"]
