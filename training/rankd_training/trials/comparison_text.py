@@ -53,13 +53,13 @@ def comparison_verdicts(report: Mapping[str, Any]) -> list[str]:
 
 def comparison_warnings(report: Mapping[str, Any]) -> list[str]:
     """Say what runs said of themselves, such as that training ended too early, a line each."""
-    lines = []
+    said: dict[tuple[str, str], list[str]] = {}
     for name, model in report["models"].items():
         for warning, seeds in model.get("warnings", {}).items():
             every = len(seeds) == len(report["seeds"])
             of = "" if every else f", seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-            lines.append(f"{name}{of}: {warning}")
-    return lines
+            said.setdefault((warning, of), []).append(name)
+    return [f"{', '.join(names)}{of}: {warning}" for (warning, of), names in said.items()]
 
 
 def _verdict(p: float | None, rows: Mapping[str, float]) -> str:
