@@ -23,6 +23,7 @@ CONFIG = {"embedding_width": 4, "hidden": [16], "dropout": 0.0, "embedding_std":
 ITEMS = 900
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_model_trained_with_calibration_answers_with_calibrated_scores(tmp_path: Path) -> None:
     examples, schema = write(tmp_path, negatives_thinned(examples_table(9000)))

@@ -39,7 +39,9 @@ NO_HISTORY = "\n".join(line for line in HISTORIES.splitlines() if "sequence" not
 LIKED, SKIPPED = slice(0, 6), slice(6, 10)
 
 
-@pytest.mark.parametrize("text", [HISTORIES, NO_HISTORY], ids=["histories", "no history"])
+@pytest.mark.parametrize(
+    "text", [HISTORIES, pytest.param(NO_HISTORY, marks=pytest.mark.slow)], ids=["histories", "no history"]
+)
 @pytest.mark.parametrize("variant", [pytest.param("v1", marks=pytest.mark.slow), "v2"])
 def test_graph_and_model_agree_at_every_size(variant: str, text: str) -> None:
     schema = parse_schema(text)

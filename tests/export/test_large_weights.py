@@ -56,6 +56,7 @@ def room_for(folder: Path, num_bytes: int) -> bool:
     return min(free, memory) > num_bytes
 
 
+@pytest.mark.slow
 def test_tables_kept_apart_from_the_start_score_the_same(tmp_path: Path) -> None:
     model = lively("mlcc", MOVIELENS)
     example = {k: torch.from_numpy(v) for k, v in random_request(MOVIELENS, 7, 3, seed=0).items()}

@@ -20,7 +20,9 @@ VARIANTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", VARIANTS, ids=str)
+@pytest.mark.parametrize(
+    "settings", [VARIANTS[0], *(pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS[1:])], ids=str
+)
 def test_graph_and_model_agree_at_every_size(settings: dict[str, Any]) -> None:
     torch.manual_seed(0)
     model = MLCC(MIXED, MLCCConfig(**{"embedding_std": 0.5, **settings})).eval()

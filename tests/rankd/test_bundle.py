@@ -97,6 +97,7 @@ def test_a_graph_for_cuda_is_added_and_said_to_have_run_on_no_device(model: Path
     assert "both version 2: 7 files are those of the manifest" in verified.stdout, verified.stderr
 
 
+@pytest.mark.slow
 def test_an_export_that_is_told_to_end_leaves_nothing_half_made(tmp_path: Path) -> None:
     run = tiny_run(invented_data(tmp_path / "data"), tmp_path / "run", "mlcc")
     command = [

@@ -43,6 +43,7 @@ def examples(run: Path) -> Path:
     return run.parent / "data" / "examples.parquet"
 
 
+@pytest.mark.slow
 def test_both_graphs_of_a_bundle_score_alike_and_share_their_weights(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

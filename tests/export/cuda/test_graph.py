@@ -88,6 +88,7 @@ def test_one_user_a_run_and_candidates_in_any_number() -> None:
     assert not any(node.op_type in {"Shape", "Size", "Range"} for node in made.graph.node)
 
 
+@pytest.mark.slow
 def test_contrib_operators_stand_where_the_models_have_what_they_compute() -> None:
     _, _, infnet = graphs_of("infnet", MOVIELENS)
     assert {"FusedMatMul", "MultiHeadAttention", "SkipLayerNormalization"} <= set(placed(infnet))
