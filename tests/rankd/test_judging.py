@@ -17,34 +17,8 @@ from typer.testing import CliRunner
 
 from rankd.cli import app
 from rankd_training.data import catalog
-from rankd_training.recipes import ctr
-from rankd_training.settings import TrainSettings
-from tests.training.tables import examples_table, write
-
-SMALL = {"embedding_width": 4, "hidden": [8]}
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with examples, their schema, and a run."""
-    folder = tmp_path_factory.mktemp("judged")
-    examples, schema = write(folder)
-    ctr.train(TrainSettings(examples, schema, folder / "run", model_config=SMALL, epochs=2))
-    (folder / "settings.yaml").write_text("mlcc: {epochs: 1, model.hidden: [8]}\nlr: {epochs: 1}\n")
-    (folder / "space.yaml").write_text(
-        "learning_rate: {log: [1e-3, 1e-2]}\nmodel.hidden: {choice: [[8], [4]]}\n"
-    )
-    return folder
-
-
-def rankd(*arguments: str | Path, code: int = 0) -> str:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == code, result.output
-    return result.stdout
-
-
-def rows(place: Path) -> tuple[str | Path, ...]:
-    return "--examples", place / "examples.parquet", "--schema", place / "schema.yaml"
+from tests.rankd.judged import rankd, refused, rows
+from tests.training.tables import examples_table
 
 
 def test_evaluate_gives_the_runs_own_metrics_and_slices(place: Path) -> None:
@@ -375,43 +349,3 @@ def test_no_verb_writes_over_what_it_reads(what: str, place: Path) -> None:
         judge = ("evaluate", place / "run", "--examples", place / what, "--scores", place / what)
         assert "is read by this command" in refused(*judge)
     assert (place / what).read_bytes() == before
-
-
-def refused(*arguments: str | Path, code: int = 2) -> str:
-    result = CliRunner().invoke(app, list(map(str, arguments)))
-    assert result.exit_code == code, result.output
-    return " ".join(result.stderr.split())
-
-
-def test_rows_without_labels_are_scored_by_another_verb_that_evaluate_names(
-    place: Path, tmp_path: Path
-) -> None:
-    pq.write_table(examples_table().drop(["clicked", "bought", "split"]), tmp_path / "new.parquet")
-    problem = refused("evaluate", place / "run", "--examples", tmp_path / "new.parquet", code=1)
-    assert "column 'clicked': no such column (the label of task 'click'; `rankd score` scores rows" in problem
-    asked = ("score", place / "run", "--examples", tmp_path / "new.parquet", "--out", tmp_path / "s.parquet")
-    assert "1,200 rows scored" in rankd(*asked, "--keep", "at")
-    assert pq.read_schema(tmp_path / "s.parquet").names == [
-        "row",
-        "user_id",
-        "item_id",
-        "at",
-        "score_click",
-        "score_buy",
-    ]
-    assert json.loads(rankd(*asked, "--json"))["rows"] == 1200
-    assert "did you mean 'tags'?" in refused(*asked, "--keep", "tag", code=1)
-    (tmp_path / "rows").mkdir()
-    (tmp_path / "new.parquet").rename(tmp_path / "rows" / "new.parquet")
-    within = (
-        "score",
-        place / "run",
-        "--examples",
-        tmp_path / "rows",
-        "--out",
-        tmp_path / "rows" / "s.parquet",
-    )
-    assert "lies in" in refused(*within)
-    (tmp_path / "rows" / "new.parquet").rename(tmp_path / "new.parquet")
-    same = ("score", place / "run", "--examples", tmp_path / "new.parquet", "--out", tmp_path / "new.parquet")
-    assert "is read by this command and would be lost" in refused(*same)

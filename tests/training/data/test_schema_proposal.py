@@ -1,79 +1,21 @@
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rankd_contract.schema import Entity, FeatureSchema, Kind, TransformKind
+from rankd_contract.schema import Entity, Kind, TransformKind
 from rankd_contract.schema_file import parse_schema
 from rankd_training.data import sampled_rows
-from rankd_training.data.schema_proposal import Roles, SchemaProposal, propose_schema
+from rankd_training.data.schema_proposal import Roles, propose_schema
 from rankd_training.errors import ExamplesError
 from rankd_training.recipes import ctr
 from rankd_training.settings import TrainSettings
-
-N = 3000
-
-
-def interactions() -> pa.Table:
-    rng = np.random.default_rng(4)
-    user, item = rng.integers(0, 400, N), rng.integers(0, 300, N)
-    country = np.array(["de", "fr", "it", "es"])[user % 4]
-    noise = rng.normal(size=N)
-    return pa.table(
-        {
-            "user_id": user,
-            "item_id": item,
-            "country": pa.array(country).dictionary_encode(),
-            "member": user % 3 == 0,
-            "brand": [f"brand-{i % 280}" for i in item],
-            "genres": [["a", "b", "c"][: i % 4] for i in item],
-            "price": pa.array([None if k % 50 == 0 else float(np.exp(3 * x)) for k, x in enumerate(noise)]),
-            "bids": np.where(rng.random(N) < 0.8, 0, rng.integers(100, 90_000, N)),
-            "temperature": noise.astype(np.float32),
-            "recent": [list(map(int, rng.integers(0, 300, k % 5))) for k in range(N)],
-            "timestamp": 1_700_000_000 + 3600 * np.arange(N),
-            "seen_at": pa.array(np.arange(N)).cast(pa.timestamp("s")),
-            "level": pa.array([None if k % 9 == 0 else [0.7, 2.0, 5.0][k % 3] for k in range(N)]),
-            "broken?": ["x"] * N,
-            "nothing": pa.nulls(N, pa.int64()),
-            "where": pa.array([{"x": 1}] * N),
-            "odd name!": rng.integers(0, 5, N),
-            "click": (noise + (item % 2) > 0.5).astype(np.int8),
-        }
-    )
-
-
-def proposed(tmp_path: Path, table: pa.Table | None = None, **roles: Any) -> tuple[str, FeatureSchema]:
-    text = proposal(tmp_path, table, **roles).text
-    return text, parse_schema(text)
-
-
-def proposal(tmp_path: Path, table: pa.Table | None = None, **roles: Any) -> SchemaProposal:
-    path = tmp_path / "rows.parquet"
-    pq.write_table(interactions() if table is None else table, path)
-    return propose_schema(path, Roles(**roles), name="rows")
-
-
-def shopping() -> pa.Table:
-    """Clicks, and a second outcome of the same impression that no name gives away as the label."""
-    rng = np.random.default_rng(5)
-    first = 1_600_000_000 + 86_400 * (np.arange(N) % 400)
-    more = {
-        "ordered": (rng.random(N) < 0.1).astype(np.int8),
-        "shown_first": rng.random(N) < 0.5,
-        "registered_at": pa.array(first[interactions()["user_id"].to_numpy()]).cast(pa.timestamp("s")),
-    }
-    table = interactions().rename_columns({"click": "clicked"}).drop_columns(["seen_at"])
-    for name, values in more.items():
-        table = table.append_column(name, pa.array(values))
-    return table
+from tests.training.data.interactions import N, interactions, proposal, proposed, shopping, with_columns
 
 
 def test_every_column_is_a_field_of_its_kind_or_says_why_not(tmp_path: Path) -> None:
@@ -137,42 +79,6 @@ def test_what_a_person_says_goes_before_what_is_guessed(tmp_path: Path) -> None:
     assert not {"click", "bids"} & set(schema.fields)
 
 
-def test_what_may_be_a_second_label_is_no_field_and_is_named(tmp_path: Path) -> None:
-    found = proposal(tmp_path, shopping())
-    fields = parse_schema(found.text).fields
-    assert not {"ordered", "shown_first"} & fields.keys()
-    assert "member" in fields, "what is its user's happens to nobody"
-    assert "#      - {name: ordered, kind: categorical, dtype: int64, vocabulary: [0, 1]}" in found.text
-    assert found.notes[1].startswith("label clicked: its name")
-    assert (
-        "ordered: may be a label: give --label ordered, or --ignore ordered; left out of the fields"
-        in found.notes
-    )
-    assert "shown_first" in found.notes[3]
-    both = proposal(tmp_path, shopping(), labels=("clicked", "ordered"), ignore=("shown_first",))
-    assert [task.label for task in parse_schema(both.text).tasks] == ["clicked", "ordered"]
-    assert both.notes[1:3] == ("label clicked: named by --label", "label ordered: named by --label")
-    assert all(": left out: " in note for note in both.notes[4:])
-
-
-def test_rows_that_are_nobodys_keep_their_flags_but_for_what_is_called_an_outcome(tmp_path: Path) -> None:
-    found = proposal(tmp_path, shopping().drop_columns(["user_id", "recent"]))
-    fields = parse_schema(found.text).fields
-    assert "ordered" not in fields
-    assert {"shown_first", "member"} <= fields.keys()
-    assert any(note.startswith("member, shown_first: 0 or 1 too, and fields") for note in found.notes)
-
-
-@pytest.mark.parametrize(
-    ("label", "stray"),
-    [("level", "has nulls"), ("bids", r"has \d{3,}"), ("brand", "has values of type string")],
-)
-def test_a_label_that_is_not_0_or_1_is_refused(tmp_path: Path, label: str, stray: str) -> None:
-    with pytest.raises(ExamplesError, match=f"column '{label}': a label is 0 or 1 .*{stray}") as refused:
-        proposal(tmp_path, labels=(label,))
-    assert "columns of 0 and 1 are member, click" in str(refused.value)
-
-
 def test_stored_views_say_which_column_is_their_time_and_no_time_of_a_user_is_it(tmp_path: Path) -> None:
     _, schema = proposed(tmp_path, shopping())
     (user,), (item,) = schema.of(Entity.USER), schema.of(Entity.ITEM)
@@ -181,13 +87,6 @@ def test_stored_views_say_which_column_is_their_time_and_no_time_of_a_user_is_it
     text, schema = proposed(tmp_path, shopping().drop_columns(["timestamp"]))
     assert schema.of(Entity.USER)[0].event_time == "event_time"
     assert text.count("    event_time: event_time\n") == 2
-
-
-def test_a_label_nobody_named_is_asked_for(tmp_path: Path) -> None:
-    with pytest.raises(ExamplesError, match="columns of 0 and 1 are member, win; say it with --label"):
-        proposed(tmp_path, interactions().rename_columns({"click": "win"}))
-    with pytest.raises(ExamplesError, match="did you mean 'click'"):
-        proposed(tmp_path, labels=("clicks",))
 
 
 def test_a_long_file_is_sampled_all_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,21 +136,6 @@ def test_a_column_that_is_said_to_name_users_is_looked_up_whatever_it_is_called(
     assert [view.key for view in proposed(tmp_path, table)[1].stored_views] == ["visitor", "product"]
 
 
-def test_entries_of_libsvm_lines_are_ids_by_position_or_one_list(tmp_path: Path) -> None:
-    path = tmp_path / "rows.libfm"
-    lines = [f"{k % 2} {k % 50}:1 {100 + k % 30}:1 {200}:{k / 7:.2f}" for k in range(300)]
-    path.write_text("\n".join(lines), encoding="utf-8")
-    fields = parse_schema(propose_schema(path, Roles(), name="rows").text).fields
-    assert {name: field.kind for name, field in fields.items()} == {
-        "id_1": Kind.CATEGORICAL,
-        "id_2": Kind.CATEGORICAL,
-        "value_3": Kind.NUMERIC,
-    }
-    path.write_text("\n".join([*lines, "1 3:1"]), encoding="utf-8")
-    fields = parse_schema(propose_schema(path, Roles(), name="rows").text).fields
-    assert {name: field.kind for name, field in fields.items()} == {"ids": Kind.MULTI_VALUE}
-
-
 def test_decimals_are_measures_and_milliseconds_are_named(tmp_path: Path) -> None:
     table = interactions()
     price = pa.array([Decimal(k % 900) / 100 for k in range(N)], pa.decimal128(9, 2))
@@ -261,13 +145,6 @@ def test_decimals_are_measures_and_milliseconds_are_named(tmp_path: Path) -> Non
     assert schema.fields["price"].kind is Kind.NUMERIC
     assert "# clicked_at: a time in milliseconds" in text
     assert "clicked_at" not in {field.source for field in schema.fields.values()}
-
-
-def with_columns(**more: Any) -> pa.Table:
-    table = interactions()
-    for name, values in more.items():
-        table = table.append_column(name.replace("__", " "), pa.array(values))
-    return table
 
 
 def test_names_that_yaml_or_a_schema_could_misread_are_read_back(tmp_path: Path) -> None:
@@ -323,84 +200,6 @@ def test_a_missing_value_does_not_hide_whose_a_column_is(tmp_path: Path) -> None
     assert {"city", "height"} <= {field.name for field in schema.of(Entity.USER)[0].fields}
 
 
-def test_what_names_a_row_or_is_broken_is_no_field_and_it_is_said(tmp_path: Path) -> None:
-    found = proposal(
-        tmp_path,
-        with_columns(
-            impression_id=[f"i-{k}" for k in range(N)],
-            order_id=np.arange(N) * 3,
-            amount=np.random.default_rng(1).permutation(N) * 7,
-            income=[f"{k / 7:.2f}" for k in range(N)],
-            postcode=[f"{k % 700:05}" for k in range(N)],
-            ratio=[float("inf") if k % 50 == 0 else k / 7 for k in range(N)],
-            shown=[f"2024-01-{1 + k % 28:02} 12:00:00" for k in range(N)],
-        ),
-    )
-    fields = {field.source for field in parse_schema(found.text).fields.values()}
-    assert not fields & {"impression_id", "order_id", "shown", "ratio", "income"}
-    assert "amount" in fields, "a number may be another one in each row"
-    assert "postcode" in fields, "digits may name something"
-    assert "impression_id, order_id: another value in each row, so no field" in found.notes
-    assert any(
-        note.startswith("income: left out: numbers as text; store it as float64") for note in found.notes
-    )
-    assert "postcode: text of numbers, taken for names; store it as a number if it counts or measures" in (
-        found.notes
-    )
-    assert "# ratio: infinite, or beyond 32-bit floats, in some rows" in found.text
-    assert "# shown: a time as text; store it as a timestamp" in found.text
-
-
-def test_ids_with_nulls_that_were_stored_as_floats_are_read_as_the_ids_they_are(tmp_path: Path) -> None:
-    """As pandas stores them; and the schema trains."""
-    user = interactions()["user_id"].to_pylist()
-    as_floats = with_columns(
-        store_no=[None if k % 5 == 0 else float(k % 600) for k in range(N)],
-        visits=[None if k % 5 == 0 else float(k % 600) for k in range(N)],
-    )
-    holes = pa.array([None if k % 9 == 0 else i for k, i in enumerate(user)], pa.float64())
-    as_floats = as_floats.set_column(as_floats.column_names.index("user_id"), "user_id", holes)
-    found = proposal(tmp_path, as_floats)
-    schema = parse_schema(found.text)
-    assert [view.key for view in schema.stored_views] == ["user_id", "item_id"]
-    assert schema.fields["country"] in schema.of(Entity.USER)[0].fields, "a user is still told apart"
-    assert schema.fields["store_no"].kind is Kind.CATEGORICAL
-    assert schema.fields["visits"].kind is Kind.NUMERIC
-    assert "# visits: a measure, of whole numbers; if they name things" in found.text
-    assert "user_id: stored as floats, all of them whole: read as ids" in found.notes
-    (tmp_path / "s.yaml").write_text(found.text)
-    told = TrainSettings(
-        tmp_path / "rows.parquet", tmp_path / "s.yaml", tmp_path / "run", model="lr", epochs=1
-    )
-    assert ctr.train(told).record.rows["train"] > 0
-
-
-def test_only_what_can_be_an_id_is_suggested_as_one(tmp_path: Path) -> None:
-    table = interactions().drop_columns(["user_id", "recent"])
-    table = table.append_column("area_code", pa.array([0.5 + k % 9 for k in range(N)]))
-    table = table.append_column(
-        "shop_id", pa.array([None if k % 9 == 0 else float(k % 90) for k in range(N)])
-    )
-    found = proposal(tmp_path, table)
-    assert found.notes[0].endswith("say --user COLUMN, perhaps shop_id")
-    assert parse_schema(proposal(tmp_path, table, user="shop_id").text).stored_views[0].key == "shop_id"
-
-
-def test_ids_that_are_none_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    for broken, problem in (
-        ([0.5 if k == 5 else float(k % 300) for k in range(N)], "and not all of it is whole"),
-        ([2.0**53 + 2 * (k % 300) for k in range(N)], "or small enough to be exact; cast it to int64"),
-    ):
-        with pytest.raises(ExamplesError, match=f"column 'shop': an id is .* of double .*{problem}"):
-            proposal(tmp_path, with_columns(shop=broken), item="shop")
-    with pytest.raises(ExamplesError, match="column 'country': is named as the user's id and as the item's"):
-        proposed(tmp_path, user="country", item="country")
-    found = proposal(tmp_path, ignore=("user_id",))
-    assert len(parse_schema(found.text).views) == 1, "what is ignored is nobody's id either"
-    found = proposal(tmp_path, with_columns(member_id=np.arange(N) % 50), item="user_id")
-    assert [view.key for view in parse_schema(found.text).stored_views] == ["member_id", "user_id"]
-
-
 def test_a_folder_of_several_tables_is_none_of_rows(tmp_path: Path) -> None:
     table, folder = interactions(), tmp_path / "tables"
     folder.mkdir()
@@ -412,73 +211,10 @@ def test_a_folder_of_several_tables_is_none_of_rows(tmp_path: Path) -> None:
         propose_schema(folder, Roles(), name="rows")
 
 
-def test_numbers_as_text_are_told_from_names_though_some_say_nothing(tmp_path: Path) -> None:
-    text = [f"{k % 700 + 0.5}" for k in range(N)]
-    mostly = with_columns(amount=["n/a" if k % 5 == 0 else one for k, one in enumerate(text)])
-    assert "amount: left out: numbers as text" in " ".join(proposal(tmp_path, mostly).notes)
-    codes = with_columns(amount=["V57" if k % 50 == 0 else one for k, one in enumerate(text)])
-    assert "amount" in parse_schema(proposal(tmp_path, codes).text).fields, "codes of diseases are such"
-    named = proposal(tmp_path, with_columns(diag_code=text))
-    assert "diag_code" in parse_schema(named.text).fields
-    few = proposal(tmp_path, with_columns(version=[f"{k % 9}.{k % 2}" for k in range(N)]))
-    assert "version" in parse_schema(few.text).fields
-    assert "version: text of numbers, taken for names" in " ".join(few.notes)
-    versions = with_columns(version=[f"{k % 3}.{k % 7}.{k % 5}" for k in range(N)])
-    assert "version" in parse_schema(proposal(tmp_path, versions).text).fields
-
-
-def test_one_wild_value_does_not_spoil_the_scale_of_a_measure(tmp_path: Path) -> None:
-    usual = np.random.default_rng(1).normal(size=N)
-    usual[1000:1010] = -1e30
-    found = proposal(tmp_path, with_columns(reading=usual))
-    field = parse_schema(found.text).fields["reading"]
-    assert [step.kind for step in field.transforms] == [TransformKind.BUCKETIZE]
-    assert np.abs(field.transforms[0].edges).max() < 10
-    assert "# reading: a measure with outliers (-1e+30 to " in found.text
-
-
-def test_row_numbers_that_pandas_wrote_are_left_out_and_named(tmp_path: Path) -> None:
-    table = interactions().append_column("__index_level_0__", pa.array(np.arange(N)))
-    found = proposal(tmp_path, table.append_column("Unnamed: 0", pa.array(np.arange(N))))
-    assert not [name for name in parse_schema(found.text).fields if "index" in name or "Unnamed" in name]
-    assert "__index_level_0__: left out: a row number that pandas wrote" in " ".join(found.notes)
-
-
 def test_fields_that_are_called_otherwise_than_their_columns_are_named(tmp_path: Path) -> None:
     found = proposal(tmp_path)
     assert "'odd name!' is field f_odd_name_" in " ".join(found.notes)
     assert parse_schema(found.text).fields["f_odd_name_"].source == "odd name!"
-
-
-def test_a_constant_among_several_labels_is_no_label_and_outcomes_are_told_from_like_names(
-    tmp_path: Path,
-) -> None:
-    flag = np.random.default_rng(2).integers(0, 2, N)
-    none, other = np.zeros(N, np.int8), flag[::-1]
-    table = with_columns(label_a=flag, label_b=none, returned=other, returning_visitor=flag)
-    found = proposal(tmp_path, table.drop_columns("click"))
-    schema = parse_schema(found.text)
-    assert [task.label for task in schema.tasks] == ["label_a"]
-    rows = proposal(tmp_path, table.drop_columns(["click", "user_id", "recent"]))
-    fields = parse_schema(rows.text).fields
-    assert "returned" not in fields
-    assert "returning_visitor" in fields
-
-
-def test_an_id_that_is_null_throughout_is_refused_as_such(tmp_path: Path) -> None:
-    with pytest.raises(ExamplesError, match=r"column 'shop': an id is .* null in every row looked at"):
-        proposal(tmp_path, with_columns(shop=pa.nulls(N, pa.float64())), item="shop")
-
-
-def test_a_label_of_words_is_told_what_to_store_and_one_of_one_class_is_refused(tmp_path: Path) -> None:
-    words = with_columns(converted=["yes" if k % 3 else "no" for k in range(N)])
-    with pytest.raises(ExamplesError, match="'converted': a label is 0 or 1; this column has 'no'"):
-        proposal(tmp_path, words, labels=("converted",))
-    with pytest.raises(ExamplesError, match="'yes': store whether it is 'yes'"):
-        proposal(tmp_path, words.drop_columns("click"))
-    alike = with_columns(converted=np.zeros(N, np.int8))
-    with pytest.raises(ExamplesError, match=r"a label has both 0 and 1; all .* rows looked at have 0"):
-        proposal(tmp_path, alike, labels=("converted",))
 
 
 def test_columns_in_the_names_of_folders_are_missed_aloud(tmp_path: Path) -> None:
@@ -487,14 +223,3 @@ def test_columns_in_the_names_of_folders_are_missed_aloud(tmp_path: Path) -> Non
         pq.write_table(interactions(), tmp_path / "log" / f"device={device}" / "part-0.parquet")
     found = propose_schema(tmp_path / "log", Roles(), name="log")
     assert "device: in the names of folders alone, which are not read; write it into the files" in found.notes
-
-
-def test_a_named_index_that_names_rows_is_left_out_and_one_that_names_users_is_not(tmp_path: Path) -> None:
-    table = interactions().append_column("impression", pa.array(np.arange(N)))
-    noted = {"index_columns": ["impression", "user_id"], "columns": [], "column_indexes": []}
-    table = table.replace_schema_metadata({b"pandas": json.dumps(noted).encode()})
-    found = proposal(tmp_path, table)
-    fields = parse_schema(found.text).fields
-    assert "impression" not in fields
-    assert "user_id" in fields
-    assert "impression: left out: a row number that pandas wrote" in " ".join(found.notes)

@@ -12,22 +12,11 @@ from sklearn.metrics import roc_auc_score
 from rankd_contract.calibration import Calibration
 from rankd_training.errors import RunError, SettingError
 from rankd_training.measures.calibration import FILE
-from rankd_training.recipes import ctr
 from rankd_training.runs import checkpoint
 from rankd_training.runs.evaluation import ACTIVITY, evaluate_run
 from rankd_training.runs.slices import by_field
 from rankd_training.runs.subject import load_subject
-from rankd_training.settings import TrainSettings
-from tests.training.tables import examples_table, with_column, write
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluated")
-    examples, schema = write(folder)
-    small = {"embedding_width": 4, "hidden": [8]}
-    told = TrainSettings(examples, schema, folder / "run", model_config=small, epochs=3, learning_rate=0.01)
-    return ctr.train(told).folder
+from tests.training.tables import examples_table, with_column
 
 
 def test_a_run_is_judged_as_training_judged_it(run: Path) -> None:

@@ -11,21 +11,10 @@ import pytest
 from rankd_training.data import row_files
 from rankd_training.errors import ExamplesError, SettingError
 from rankd_training.measures.calibration import FILE
-from rankd_training.recipes import ctr
 from rankd_training.runs.finished import Run
 from rankd_training.runs.scoring import score_file
 from rankd_training.runs.subject import load_subject
-from rankd_training.settings import TrainSettings
-from tests.training.tables import examples_table, with_value, write
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scored")
-    examples, schema = write(folder)
-    small = {"embedding_width": 4, "hidden": [8]}
-    told = TrainSettings(examples, schema, folder / "run", model_config=small, epochs=2, learning_rate=0.01)
-    return ctr.train(told).folder
+from tests.training.tables import examples_table, with_value
 
 
 def test_rows_without_labels_get_the_scores_that_they_get_with_them(
