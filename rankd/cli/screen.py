@@ -103,10 +103,11 @@ def fail(message: str, code: int = 1) -> NoReturn:
 
 def spare(option: str, path: Path | None, *read: Path | None) -> None:
     """Leave with a message where what is to be written is a file that is read, or would lie among such."""
-    for other in read if path is not None else ():
+    if path is None:
+        return
+    for other in read:
         if other is None or not other.exists():
             continue
-        assert path is not None
         if path.exists() and path.samefile(other):
             fail(f"{option} {path}: is read by this command and would be lost; choose another name", 2)
         if other.is_dir() and path.resolve().is_relative_to(other.resolve()):
