@@ -70,10 +70,14 @@ def environment(**changes: str) -> dict[str, str]:
 def service_process(
     folder: Path, settings: Mapping[str, Mapping[str, object]], **changes: str
 ) -> Iterator[ServiceProcess]:
-    """Start `python -m rankd_service` on a free port, wait until its start has ended, stop it at the end."""
+    """Start `python -m rankd_service` on a free port, wait until its start has ended, stop it at the end.
+
+    Requests that name no deadline have time: on a machine that stalls, a late answer is no lost one.
+    """
     port, config = free_port(), folder / "rankd.yaml"
     server = {"workers": 1, "lame_duck_s": 0, **settings.get("server", {}), "port": port}
-    config.write_text(yaml.safe_dump({**settings, "server": server}))
+    limits = {"default_deadline_ms": 10_000, **settings.get("limits", {})}
+    config.write_text(yaml.safe_dump({**settings, "server": server, "limits": limits}))
     command = [sys.executable, "-m", "rankd_service", "--config", str(config)]
     process = subprocess.Popen(command, env=environment(**changes), stderr=subprocess.PIPE)
     try:

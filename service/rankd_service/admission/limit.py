@@ -37,7 +37,7 @@ class GradientLimit:
     def __init__(self, initial: float, least: float, most: float) -> None:
         """Know nothing of latency yet."""
         self._limit, self._least, self._most = initial, least, most
-        self._base_s = self._latency_s = 0.0
+        self._base, self._latency = _Average(_BASE_SAMPLES), _Average(_LATENCY_SAMPLES)
         self._window_s, self._in_window = 0.0, 0
         self._since_base, self._to_measure = 0, _BASE_SAMPLES
 
@@ -54,15 +54,14 @@ class GradientLimit:
     @property
     def latency_s(self) -> float:
         """What a request takes, on average over the last hundred or so; 0 before the first."""
-        return self._latency_s
+        return self._latency.value
 
     def sampled(self, latency_s: float, under_way: int) -> None:
         """Note what one request took, and how many were under way when it began, itself included."""
-        usual_s = self._latency_s or latency_s
         # A stall of the machine is not what requests take from now on.
-        self._latency_s = _followed(usual_s, min(latency_s, _STALL * usual_s), _LATENCY_SAMPLES)
+        self._latency.follow(min(latency_s, _STALL * (self._latency.value or latency_s)))
         if under_way <= self._least:
-            self._base_s = _followed(self._base_s, latency_s, _BASE_SAMPLES)
+            self._base.follow(latency_s)
             self._since_base = 0
             self._to_measure = max(0, self._to_measure - 1)
             if under_way < self._least or self._limit > self._least:
@@ -79,13 +78,23 @@ class GradientLimit:
             self._window_s, self._in_window = 0.0, 0
 
     def _adapt(self, short_s: float) -> None:
-        base_s = self._base_s or short_s
+        base_s = self._base.value or short_s
         gradient = max(0.5, min(1.0, _TOLERANCE * base_s / max(short_s, 1e-9)))
         wanted = self._limit * gradient + _SLACK
         wanted = self._limit * (1 - _SMOOTHING) + _SMOOTHING * wanted
         self._limit = max(self._least, min(self._most, wanted))
 
 
-def _followed(average: float, sample: float, samples: int) -> float:
-    """Return an exponential average of the last `samples` or so; the first one is taken as it is."""
-    return sample if average == 0 else average + 2 / (samples + 1) * (sample - average)
+class _Average:
+    """An exponential average of the last `samples` or so; of fewer, their mean.
+
+    Were the first one taken as it is, a process that was slow once as it began would tell fifty callers that
+    they cannot be answered in time.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self.value, self._seen, self._least_weight = 0.0, 0, 2 / (samples + 1)
+
+    def follow(self, sample: float) -> None:
+        self._seen += 1
+        self.value += max(1 / self._seen, self._least_weight) * (sample - self.value)

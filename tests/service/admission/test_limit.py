@@ -73,6 +73,13 @@ def test_at_the_start_few_are_let_in_until_it_is_known_what_a_request_takes() ->
     assert limit.value == 20
 
 
+def test_one_slow_request_at_the_start_is_soon_one_of_many() -> None:
+    limit = GradientLimit(16, 2, 64)
+    for latency_s in [0.060] + [0.002] * 19:
+        limit.sampled(latency_s, under_way=1)
+    assert limit.latency_s < 0.006
+
+
 def test_it_stays_within_its_bounds_whatever_is_seen() -> None:
     rng, limit = random.Random(2), GradientLimit(8, 3, 12)
     for _ in range(5000):
