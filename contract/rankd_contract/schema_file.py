@@ -40,7 +40,7 @@ from rankd_contract.schema_values import (
     shown,
     text_of,
 )
-from rankd_contract.strict_yaml import read_text, read_yaml
+from rankd_contract.strict_yaml import line_of, read_text, read_yaml
 
 __all__ = ["load_schema", "parse_schema"]
 
@@ -57,7 +57,7 @@ _TASK_KEYS = ("name", "label", "weight")
 
 
 def load_schema(path: Path) -> FeatureSchema:
-    """Read a schema file. Raises SchemaError naming the file and the place in it."""
+    """Read a schema file. Raises SchemaError naming the file, the line and the place in it."""
     try:
         text = read_text(path)
     except YamlError as error:
@@ -65,7 +65,8 @@ def load_schema(path: Path) -> FeatureSchema:
     try:
         return parse_schema(text)
     except SchemaError as error:
-        raise SchemaError(f"{path}: {error}") from error
+        line = line_of(text, str(error).removeprefix("the file."))
+        raise SchemaError(f"{path}{f':{line}' if line else ''}: {error}") from error
 
 
 def parse_schema(text: str) -> FeatureSchema:
@@ -182,24 +183,25 @@ def _check_whole(schema: FeatureSchema) -> None:
             "views: no view of entity item: candidates are what is scored, so a ranking needs one; "
             "the rows of a single table, whatever they are, are one item view"
         )
-    for view in schema.views:
+    for i, view in enumerate(schema.views):
         width = view.num_ids + view.num_values
         if width > _MAX_ROW_NUMBERS:
             hint = "lower a `max_length` or split the view"
             raise SchemaError(
-                f"view {view.name}: {width} numbers a row, at most {_MAX_ROW_NUMBERS} fit; {hint}"
+                f"views[{i}] ({view.name}): {width} numbers a row, at most {_MAX_ROW_NUMBERS} fit; {hint}"
             )
-        for field in view.fields:
+        for j, field in enumerate(view.fields):
             if field.shares is None:
                 continue
+            at = f"views[{i}].fields[{j}] ({field.name})"
             owner = schema.fields.get(field.shares)
             if owner is None or owner.shares is not None or owner.kind is Kind.NUMERIC:
-                at = f"view {view.name}, field {field.name}.shares"
-                raise SchemaError(f"{at}: '{field.shares}' is not a field with its own hash or vocabulary")
+                raise SchemaError(
+                    f"{at}.shares: '{field.shares}' is not a field with its own hash or vocabulary"
+                )
             if owner.dtype is not field.dtype:
-                at = f"view {view.name}, field {field.name}.dtype"
-                raise SchemaError(f"{at}: shares {owner.name}, so it must be {owner.dtype.value} too")
-            _check_known(field.default, owner, f"view {view.name}, field {field.name}.default")
+                raise SchemaError(f"{at}.dtype: shares {owner.name}, so it must be {owner.dtype.value} too")
+            _check_known(field.default, owner, f"{at}.default")
 
 
 def _task(tree: Any, at: str) -> Task:

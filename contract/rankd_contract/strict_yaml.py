@@ -16,10 +16,11 @@ import yaml
 
 from rankd_contract.errors import YamlError
 
-__all__ = ["MAX_BYTES", "read_text", "read_yaml"]
+__all__ = ["MAX_BYTES", "line_of", "read_text", "read_yaml"]
 
 MAX_BYTES = 16 << 20
 _EXPONENT = re.compile(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+$")
+_STEP = re.compile(r"\.?([\w-]+)|\[(\d+)\]| \([^)]*\)")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 60
 _MERGE = "tag:yaml.org,2002:merge"
@@ -73,3 +74,30 @@ def read_yaml(text: str) -> Any:
         raise YamlError("not valid YAML: nested too deeply") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date or a number that is none
         raise YamlError(f"not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def line_of(text: str, place: str) -> int | None:
+    """Return the line, from 1, of a place such as `views[0].fields[2] (age).dtype`; None where there is none.
+
+    Where only a part of the way is in the text, as for a key that is missing, that part's line.
+    """
+    try:
+        node = yaml.compose(text, _Loader)
+    except (yaml.YAMLError, YamlError, RecursionError):
+        return None
+    line, position = None, 0
+    while node is not None and (step := _STEP.match(place, position)):
+        position, (key, index) = step.end(), step.groups()
+        if key is not None and isinstance(node, yaml.MappingNode):
+            found = [(name, value) for name, value in node.value if name.value == key]
+        elif index is not None and isinstance(node, yaml.SequenceNode):
+            found = [(value, value) for value in node.value[int(index) : int(index) + 1]]
+        elif key is None and index is None:
+            continue  # a name in brackets, for people
+        else:
+            break
+        if not found:
+            break
+        (mark, node), *_ = found
+        line = mark.start_mark.line + 1
+    return line

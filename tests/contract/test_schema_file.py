@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ MISTAKES: list[tuple[str, Change, tuple[str, ...]]] = [
     ("age with 400 digits", view(0, "max_age", "9" * 400 + "d"), ("views[0].max_age",)),
     ("on_stale", view(0, "on_stale", "defualt"), ("views[0].on_stale", "use_stale, default", "'defualt'")),
     ("no fields", view(0, "fields", []), ("views[0].fields",)),
-    ("row too long", put("recent", "max_length", 200_000), ("view user_history", "131", "max_length")),
+    ("row too long", put("recent", "max_length", 200_000), ("views[1] (user_history)", "131", "max_length")),
     # fields
     (
         "unknown key in a field",
@@ -163,7 +164,7 @@ MISTAKES: list[tuple[str, Change, tuple[str, ...]]] = [
             both(drop("item", "hash"), put("item", "vocabulary", [1, 2])),
             add(0, name="x", kind="categorical", shares="item", default=3),
         ),
-        ("field x.default", "1, 2", "got 3"),
+        ("(x).default", "1, 2", "got 3"),
     ),
     # transforms
     ("transform", put("age", "transform", "log"), ("(age).transform", "log1p, standard, bucketize", "'log'")),
@@ -191,14 +192,14 @@ MISTAKES: list[tuple[str, Change, tuple[str, ...]]] = [
         ("(visits).transform", "last step"),
     ),
     # sharing and names
-    ("shares nobody", put("recent", "shares", "films"), ("user_history, field recent.shares", "'films'")),
-    ("shares a number", put("recent", "shares", "price"), ("field recent.shares", "'price'")),
+    ("shares nobody", put("recent", "shares", "films"), ("(recent).shares", "'films'")),
+    ("shares a number", put("recent", "shares", "price"), ("(recent).shares", "'price'")),
     (
         "shares a sharer",
         add(1, name="x", kind="categorical", shares="recent"),
-        ("field x.shares", "'recent'"),
+        ("(x).shares", "'recent'"),
     ),
-    ("shares another type", put("recent", "shares", "title"), ("field recent.dtype", "title", "string")),
+    ("shares another type", put("recent", "shares", "title"), ("(recent).dtype", "title", "string")),
     ("field twice", put("title", "name", "price"), ("names must be unique", "price")),
     ("field twice in two views", put("title", "name", "age"), ("names must be unique", "age")),
     ("view twice", view(1, "name", "user_profile"), ("names must be unique", "user_profile")),
@@ -288,13 +289,45 @@ def test_a_file_that_is_wrong_is_named(tmp_path: Path) -> None:
     with pytest.raises(SchemaError, match=r"films\.yaml: cannot be read"):
         load_schema(path)
     path.write_text("rankd_schema: 7")
-    with pytest.raises(SchemaError, match=r"films\.yaml: rankd_schema: expected 1, got 7"):
+    with pytest.raises(SchemaError, match=r"films\.yaml:1: rankd_schema: expected 1, got 7"):
         load_schema(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SchemaError, match=r"films\.yaml: cannot be read"):
         load_schema(path)
     path.write_text(EXAMPLE_YAML, encoding="utf-8")
     assert load_schema(path) == EXAMPLE
+
+
+@pytest.mark.parametrize(
+    ("typed", "instead", "place"),
+    [
+        ("dtype: int32", "dtype: int64, default: 0", "views[0].fields[1] (age).dtype"),
+        ("", "kind: numeric, ", "views[0].fields[1] (age).kind"),
+        ("entity: films", "entity: item", "views[0].entity"),
+        ("weight: heavy", "weight: 1.0", "tasks[0].weight"),
+        ("vocabulary: [1, two]", "hash: 5", "views[0].fields[0] (film).vocabulary[1]"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, typed: str, instead: str, place: str) -> None:
+    lines = [
+        "rankd_schema: 1",
+        "name: films",
+        "views:",
+        "  - name: film",
+        "    entity: item",
+        "    key: film_id",
+        "    fields:",
+        "      - {name: film, kind: categorical, dtype: int64, hash: 5}",
+        "      - {name: age, kind: numeric, dtype: int64, default: 0}",
+        "tasks:",
+        "  - name: liked",
+        "    weight: 1.0",
+    ]
+    (wrong,) = [number for number, line in enumerate(lines, 1) if instead in line]
+    path = tmp_path / "films.yaml"
+    path.write_text("\n".join(lines).replace(instead, typed))
+    with pytest.raises(SchemaError, match=re.escape(f"films.yaml:{wrong}: {place}: ")):
+        load_schema(path)
 
 
 def test_a_schema_says_what_the_file_says() -> None:
