@@ -38,5 +38,6 @@ def whole_numbers(name: str, array: Any) -> tuple[NDArray[np.int64], NDArray[np.
     if wrong_n.any():
         row = int(np.argmax(wrong_n))
         got = f"one of {exact:,} or more as {array.type}, which may be rounded" if large_n[row] else FRACTION
+        got = "an infinite number" if np.isinf(number_n[row]) else got
         raise ValueTypeError(name, row, "a whole number", got)
     return np.where(missing_n, 0, number_n).astype(np.int64), ~missing_n

@@ -188,6 +188,8 @@ def _flat_arrow(array: Any, field: Field, owner: NDArray[Any]) -> Values:
     if field.dtype is DType.FLOAT and (found in _ARROW_INTS or is_float(found)):
         return _rounded(np.asarray(array.to_numpy(zero_copy_only=False), np.float64), field)
     of = field.dtype.value if field.derive is None else f"timestamps, or of {_SECONDS}"
+    if field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}:
+        raise ValueTypeError(field.name, 0, f"lists of {of}", f"lists of {found}")
     raise ValueTypeError(field.name, 0, f"a column of {of}", found)
 
 

@@ -31,7 +31,14 @@ class YamlError(ContractError):
 
 
 class SchemaError(ContractError):
-    """The schema file is wrong; the message names the place, the value and what was expected."""
+    """The schema file is wrong; the message names the place, the value and what was expected.
+
+    `place` where it is not what the message begins with.
+    """
+
+    def __init__(self, message: str, *, place: str | None = None) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class ValueTypeError(ContractError):

@@ -72,8 +72,16 @@ def read_yaml(text: str) -> Any:
             loader.dispose()
     except RecursionError:
         raise YamlError("not valid YAML: nested too deeply") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        raise YamlError(f"not valid YAML: {place}{_one_line(error.problem or error.context)}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date or a number that is none
-        raise YamlError(f"not valid YAML: {' '.join(str(error).split())}") from error
+        raise YamlError(f"not valid YAML: {_one_line(error)}") from error
+
+
+def _one_line(problem: object) -> str:
+    return " ".join(str(problem).split())
 
 
 def line_of(text: str, place: str) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -173,9 +174,11 @@ def settings_of(pairs: Sequence[str]) -> dict[str, Any]:
         key, text = split_pair("--set", pair, "learning_rate=0.002 or model.heads=2")
         try:
             value = read_yaml(text)
-            value = float(text) if isinstance(value, str) and text[:1] in "-.0123456789" else value
-        except (YamlError, ValueError):
-            fail(f"--set {key}: the value is not valid YAML", 2)
+        except YamlError as error:
+            fail(f"--set {key}: {error}", 2)
+        if isinstance(value, str) and text[:1] in "-.0123456789":
+            with suppress(ValueError):
+                value = float(text)  # as in `1e-3`, which YAML reads as text
         if key.startswith("model."):
             settings.setdefault("model_config", {})[key.removeprefix("model.")] = value
         else:

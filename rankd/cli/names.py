@@ -55,6 +55,9 @@ def check_architecture(name: str) -> None:
     """Leave where no model of that name can be trained."""
     with wants():
         from rankd_training.models import registry
+        from rankd_training.yardsticks import registry as yardsticks
+    if name in yardsticks.names():
+        fail(f"--model {name}: a yardstick, which is fitted by `rankd compare --models {name},...`", 2)
     if name not in registry.names():
         unknown("--model", name, registry.names(), "models to train")
 

@@ -176,6 +176,7 @@ def run_training(
     """
     with wants():
         from rankd_training.config import read_config
+        from rankd_training.models.registry import setting_names
         from rankd_training.presets import preset
         from rankd_training.recipes import ctr, optinter
         from rankd_training.settings import TrainSettings
@@ -183,7 +184,7 @@ def run_training(
     places = {"examples": examples, "schema": schema, "output": output, "model": model}
 
     def work(progress: Progress) -> RunResult:
-        told = read_config(TrainSettings, {**settings, **places})
+        told = read_config(TrainSettings, {**settings, **places}, elsewhere=setting_names(model))
         if optinter.searches(told):
             if ray is not None:
                 fail(

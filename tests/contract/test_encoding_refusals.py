@@ -88,7 +88,7 @@ def test_the_longest_string_still_fits() -> None:
         ("gender", pa.array(["F"], pa.string_view()), 0, "a column of string"),
         ("title", pa.array(["a", None, TOO_LONG]), 2, AT_MOST),
         ("recent", pa.array([1]), 0, "a list of int64"),
-        ("recent", pa.array([[1.0]]), 0, "a column of int64"),
+        ("recent", pa.array([[1.0]]), 0, "lists of int64"),
         ("recent", pa.array([[1, 2]], pa.list_(pa.int64(), 2)), 0, "a list of int64"),
         ("recent", pa.array([[1], [2, 3]], pa.list_view(pa.int64())), 0, "a list of int64"),
         ("recent", pa.array([[1], [], [2, None]]), 2, "a list without nulls"),

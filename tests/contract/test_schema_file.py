@@ -306,6 +306,7 @@ def test_a_file_that_is_wrong_is_named(tmp_path: Path) -> None:
         ("entity: films", "entity: item", "views[0].entity"),
         ("weight: heavy", "weight: 1.0", "tasks[0].weight"),
         ("vocabulary: [1, two]", "hash: 5", "views[0].fields[0] (film).vocabulary[1]"),
+        ("wait: 1.0", "weight: 1.0", "tasks[0]"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, typed: str, instead: str, place: str) -> None:

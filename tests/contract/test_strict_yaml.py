@@ -52,6 +52,12 @@ def test_a_schema_with_anything_typed_into_it_is_read_or_refused(at: int, typed:
     assert len(refusal(parse_schema, EXAMPLE_YAML[:at] + typed + EXAMPLE_YAML[at:]).splitlines()) <= 1
 
 
+def test_what_is_no_yaml_is_named_with_line_and_column_alone() -> None:
+    assert refusal(read_yaml, "a: 1\nb: {c: d: 2}") == (
+        "not valid YAML: line 2, column 9: expected ',' or '}', but got ':'"
+    )
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"a: \xff")
     for path, says in (

@@ -86,12 +86,12 @@ def test_a2_a_frozen_store_costs_its_budget_and_no_connection(stack: Stack) -> N
     assert stack.rank(BODY).json()["degraded"] == []
     with frozen(stack.store.pid):
         for _ in range(5):
-            answer = stack.rank({**BODY, "deadline_ms": 100})
+            answer = stack.rank({**BODY, "deadline_ms": 300})
             assert answer.status_code == 200
             reasons = {d["reason"] for d in answer.json()["degraded"]}
             # On a busy machine what the wait has left may be too little to score anything.
             assert {"store_timeout"} <= reasons <= {"store_timeout", "inference_late"}
-            assert answer.json()["took_ms"] < 150, "the deadline, and what a busy machine may add"
+            assert answer.json()["took_ms"] < 500, "the deadline, and what a busy machine may add"
             assert set(answer.json()["feature_status"]["user"]) == {"TIMED_OUT"}
             assert set(answer.json()["feature_status"]["item"]) <= {"PRESENT", "STALE_L1"}, "near at hand"
     until(lambda: stack.rank(BODY).json()["degraded"] == [], within_s=2)

@@ -16,6 +16,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"dynamic_widths": (4, 3, 2), "keep": (0, 1, 2), "cross_activation": "relu"},
     {"dynamic_widths": (3,), "keep": (), "cross_activation": "tanh", "embedding_std": 1.0},
     {"layers": 2},
+    {"hidden": (12,), "task_hidden": (8, 4)},
     {"layers": 2, "channels": 2, "residual": False, "embedding_std": 1.0},
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -49,12 +49,13 @@ def until_ready(address: str) -> None:
 
 
 def until(url: str, tries: int = 800) -> None:
-    """Ask again and again until the answer is 200."""
+    """Ask again and again until the answer is 200; on a busy machine one may be long in coming."""
     transport = httpx.HTTPTransport(retries=20)  # the transport waits between refused connections
     waited = threading.Event()
     with httpx.Client(transport=transport, timeout=5) as client:
         for _ in range(tries):
-            if client.get(url).status_code == httpx.codes.OK:
-                return
+            with suppress(httpx.TimeoutException):
+                if client.get(url).status_code == httpx.codes.OK:
+                    return
             waited.wait(0.02)
     raise AssertionError(f"{url} was never answered with 200")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,10 +16,15 @@ from rankd_training.errors import SettingError
 __all__ = ["read_config"]
 
 _Config = TypeVar("_Config")
+_EXAMPLES = {int: ("64", "32")}
 
 
-def read_config(config_type: type[_Config], given: Mapping[str, Any]) -> _Config:
+def read_config(
+    config_type: type[_Config], given: Mapping[str, Any], *, elsewhere: Sequence[str] = ()
+) -> _Config:
     """Build a dataclass; keys left out keep their defaults, lists become tuples.
+
+    `elsewhere` are keys such as `model.heads` that are read by others, to be named where one is meant.
 
     Raises:
         SettingError: a key is unknown or a value has the wrong type.
@@ -29,7 +34,8 @@ def read_config(config_type: type[_Config], given: Mapping[str, Any]) -> _Config
     values = {}
     for key, value in given.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
+            near = [name for name in elsewhere if name.rpartition(".")[2] == key]
+            near = near or difflib.get_close_matches(key, [*known, *elsewhere], 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
             raise SettingError(f"{config_type.__name__} has no setting {key!r}; {hint}")
         taken = tuple(value) if isinstance(value, list) else value
@@ -61,5 +67,8 @@ def _words(hint: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, arguments))
     if origin is tuple:
-        return f"a list of {_words(arguments[0])}"
+        example = f", as [{', '.join(_EXAMPLES[arguments[0]])}]" if arguments[0] in _EXAMPLES else ""
+        return f"a list of {_words(arguments[0])}{example}"
+    if origin is Mapping:
+        return "a mapping" + (", as {user_id: 0.5}" if arguments[1] is float else "")
     return "nothing (null)" if hint is type(None) else str((origin or hint).__name__)

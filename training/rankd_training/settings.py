@@ -12,7 +12,7 @@ __all__ = ["TrainSettings"]
 
 @dataclass(frozen=True, slots=True)
 class TrainSettings:
-    """One run.
+    """One run. What is left to the number of rows (0, auto or None) is filled in by `recipes/sized.py`.
 
     Attributes:
         examples: labelled rows: a Parquet or libsvm file, or a folder of them.
@@ -20,14 +20,17 @@ class TrainSettings:
         output: the run's folder, which must not exist yet or be empty.
         model: a name of `models.registry.names()`.
         model_config: settings of the model that differ from its defaults.
-        epochs: passes over the training rows at most.
+        epochs: passes over the training rows at most; 0 is 10, or as many as make 3,000 steps.
         stop_on: what makes an epoch better than another on validation rows, mean over tasks: `auc`,
-            `user_auc` (AUC within users) or `log_loss`.
-        patience: epochs without a better one after which training stops.
-        batch_size: rows a step.
+            `user_auc` (AUC within users) or `log_loss`. `auto` is `auc`, or `log_loss` where a label of the
+            validation rows is rarer than 200.
+        patience: epochs without a better one after which training stops; 0 is 2, or as many as make 300
+            steps.
+        batch_size: rows a step; 0 is 1,024, halved until an epoch has 64 steps, down to 32.
         learning_rate: of Adam.
         weight_decay: of every weight but embeddings and biases, decoupled (AdamW).
-        embedding_decay: the same for embeddings, whose rare rows overfit first.
+        embedding_decay: the same for embeddings, whose rare rows overfit first; None takes a tenth of an
+            embedding an epoch.
         embedding_optimiser: of the tables of ids. `adam` moves every row at every step; `deferred_adam`
             gives the same results at the cost of the rows that a batch reads; `lazy_adam` lets a row's
             moments stand still while nobody reads it, and `rowwise_adagrad` keeps one number of state a
@@ -79,13 +82,13 @@ class TrainSettings:
     output: Path
     model: str = "mlcc"
     model_config: Mapping[str, Any] = field(default_factory=dict)
-    epochs: int = 10
-    stop_on: Literal["auc", "user_auc", "log_loss"] = "auc"
-    patience: int = 2
-    batch_size: int = 1024
+    epochs: int = 0
+    stop_on: Literal["auto", "auc", "user_auc", "log_loss"] = "auto"
+    patience: int = 0
+    batch_size: int = 0
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    embedding_decay: float = 0.0
+    embedding_decay: float | None = None
     embedding_optimiser: Literal["auto", "adam", "deferred_adam", "lazy_adam", "rowwise_adagrad"] = "auto"
     embedding_learning_rate: float | None = None
     embedding_sharding: Literal["none", "row_wise"] = "none"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rankd_contract.schema import Entity, Kind, TransformKind
@@ -29,6 +30,32 @@ def test_entries_of_libsvm_lines_are_ids_by_position_or_one_list(tmp_path: Path)
     path.write_text("\n".join([*lines, "1 3:1"]), encoding="utf-8")
     fields = parse_schema(propose_schema(path, Roles(), name="rows").text).fields
     assert {name: field.kind for name, field in fields.items()} == {"ids": Kind.MULTI_VALUE}
+
+
+def test_whole_numbers_of_few_rows_each_are_measures(tmp_path: Path) -> None:
+    rows = np.arange(N)
+    table = with_columns(stage=rows % 40, grade=rows % 7, age=pa.array([None, *(rows[1:] % 150)]))
+    kinds = {name: field.kind for name, field in proposed(tmp_path, table)[1].fields.items()}
+    assert kinds["stage"] is Kind.NUMERIC
+    assert kinds["age"] is Kind.NUMERIC
+    assert kinds["grade"] is Kind.CATEGORICAL, "so few may be names"
+    twice = proposed(tmp_path, pa.concat_tables([table, table]))[1].fields
+    assert twice["stage"].kind is Kind.CATEGORICAL, "a hundred rows tell what each is worth"
+    assert twice["age"].kind is Kind.NUMERIC
+
+
+def test_a_half_float_is_a_measure_and_is_looked_at_without_a_warning(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=N).astype(np.float16)
+    assert proposed(tmp_path, with_columns(half=values))[1].fields["half"].kind is Kind.NUMERIC
+
+
+def test_a_column_that_some_files_lack_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    pq.write_table(interactions(), folder / "a.parquet")
+    pq.write_table(with_columns(extra=np.arange(N) % 5), folder / "b.parquet")
+    found = propose_schema(folder, Roles(), name="parts")
+    assert "extra: not in a.parquet, so no field; write it into all files" in found.notes
 
 
 def test_what_names_a_row_or_is_broken_is_no_field_and_it_is_said(tmp_path: Path) -> None:

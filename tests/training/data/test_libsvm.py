@@ -37,6 +37,20 @@ def test_lines_of_any_length_are_lists(tmp_path: Path) -> None:
     assert batch.to_pydict() == {"ids": [[3], [], [3, 4]], "label": [1, 0, 1]}
 
 
+def test_a_line_that_has_no_label_is_read_as_such(tmp_path: Path) -> None:
+    (batch,) = written(tmp_path, "3:1 5:2\n1 4:1 6:1\n7:1 8:1\n").batches(["id_1", "ids", "label"])
+    assert batch.column("label").to_numpy(zero_copy_only=False).tolist() == pytest.approx(
+        [np.nan, 1, np.nan], nan_ok=True
+    )
+    assert batch.column("ids").to_pylist() == [[3, 5], [4, 6], [7, 8]]
+    assert batch.column("id_1").to_pylist() == [3, 4, 7]
+
+
+def test_a_wrong_label_is_named_by_its_own_row_where_others_have_none(tmp_path: Path) -> None:
+    with pytest.raises(ExamplesError, match="row 2: expected a number as label, got 'yes'"):
+        list(written(tmp_path, "3:1\n4:1\nyes 4:1\n").batches(["label"]))
+
+
 def test_a_long_file_is_read_in_pieces_of_whole_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

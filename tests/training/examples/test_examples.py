@@ -187,6 +187,26 @@ def test_a_column_type_is_refused_before_any_row_and_without_a_row(tmp_path: Pat
     assert "expects a column of int64, got string; cast it to int64, or make the field's dtype" in str(error)
 
 
+def test_what_to_cast_lists_and_large_numbers_to_is_said(tmp_path: Path) -> None:
+    table = examples_table()
+    recent = with_column(table, "recent", [["1", "2"]] * 1200)
+    assert "expects lists of int64, got lists of string; cast its values to int64" in str(
+        refused(tmp_path, recent)
+    )
+    at = table.column_names.index("item_id")
+    unsigned = table.set_column(at, "item_id", table["item_id"].cast(pa.uint64()))
+    assert "got uint64; its numbers may be too large for int64: cast it to string" in str(
+        refused(tmp_path, unsigned)
+    )
+
+
+def test_an_infinite_number_among_whole_ones_is_named_as_such(tmp_path: Path) -> None:
+    ages = [float("inf") if k == 5 else 30.0 for k in range(1200)]
+    error = refused(tmp_path, with_column(examples_table(), "age", ages))
+    assert (error.column, error.row) == ("age", 5)
+    assert "expects a whole number, got an infinite number" in str(error)
+
+
 def test_a_group_or_a_split_of_another_type_is_refused(tmp_path: Path) -> None:
     error = refused(tmp_path, with_column(examples_table(), "user_id", [1.5] * 1200))
     assert error.column == "user_id"

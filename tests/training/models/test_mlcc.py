@@ -40,6 +40,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"cross_activation": "sigmoid", "heads": 1},
     {"layers": 2},
     {"layers": 3, "channels": 2, "residual": False, "keep": ()},
+    {"channels": 2, "hidden": (12,), "task_hidden": (8, 4)},
 ]
 
 
@@ -162,6 +163,17 @@ def test_every_parameter_learns(layers: int) -> None:
     model(random_inputs(model.schema, num_users=8, num_items=64)).square().sum().backward()
     still = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert still == []
+
+
+def test_tasks_with_towers_of_their_own_share_what_is_below() -> None:
+    shared, own = make(), make(task_hidden=(8,))
+    assert shared.head.state_dict().keys() == {"weight", "bias"}, "runs from before there were any are read"
+    features = random_inputs(own.schema, num_users=2, num_items=9)
+    with torch.no_grad():
+        before = own(features)
+        own.output_biases()[1].add_(1.0)
+        after = own(features)
+    torch.testing.assert_close(after - before, torch.tensor([0.0, 1.0]).expand_as(before))
 
 
 @pytest.mark.parametrize(

@@ -337,7 +337,7 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     [
         ({"model": "din"}, UnknownModel, "known: mlcc"),
         ({"model_config": {"head": 1}}, SettingError, "did you mean 'heads'"),
-        ({"epochs": 0}, SettingError, "epochs: expected a number above 0, got 0"),
+        ({"epochs": -1}, SettingError, "epochs: expected a number of at least 0, got -1"),
         ({"learning_rate": 0.0}, SettingError, "learning_rate"),
         ({"batch_size": -1}, SettingError, "batch_size"),
         ({"unknown_rates": {"x": 0.1}}, SettingError, "unknown_rates: 'x'"),

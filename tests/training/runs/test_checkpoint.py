@@ -56,6 +56,16 @@ def test_weights_are_copied_where_a_file_cannot_have_two_names(
     assert (tmp_path / "again").read_bytes() == b"abc"
 
 
+def test_weights_of_other_layers_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    model = saved(tmp_path)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights["head.out.bias"] = weights.pop("head.bias")
+    save_file(weights, tmp_path / "weights.safetensors")
+    said = r"lacks head\.bias, has head\.out\.bias besides; if another version of rankd trained it"
+    with pytest.raises(RunError, match=said):
+        checkpoint.load(tmp_path)
+
+
 def test_the_schema_is_kept_byte_for_byte(tmp_path: Path) -> None:
     saved(tmp_path)
     assert (tmp_path / "schema.yaml").read_bytes() == MIXED.encode()

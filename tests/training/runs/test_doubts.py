@@ -39,6 +39,15 @@ def doubts(label_n: np.ndarray, score_n: np.ndarray) -> list[str]:
     return [line for line in found.warnings if line.startswith("scores")]
 
 
+@pytest.mark.parametrize(("positives", "doubted"), [(20, False), (150, True)])
+def test_all_ranked_right_is_doubted_where_there_are_enough_to_rank(positives: int, doubted: bool) -> None:
+    label_n = np.r_[np.arange(1000) < 500, np.arange(1000) < positives].astype(np.float64)
+    examples = examples_of(label_n)
+    score_NT = label_n[1000:, None].astype(np.float32)
+    found = doubts_of(TOLD, examples, score_NT, SeenRows.of(examples, examples.rows["train"]), 1)
+    assert any("too good to be true" in line for line in found.warnings) == doubted
+
+
 def test_true_probabilities_of_a_weak_signal_are_hardly_ever_doubted() -> None:
     doubted = 0
     for seed in range(100):

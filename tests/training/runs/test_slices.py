@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,22 @@ def test_activity_counts_training_rows_whatever_users_are_called(tmp_path: Path,
         least, _, most = title.partition(" to ")
         for row in rows.tolist():
             assert int(least) <= trained[users[row]] <= int(most or least)
+
+
+def test_decimals_and_moments_are_told_apart_in_quarters(tmp_path: Path) -> None:
+    n = 1200
+    cents = [None if k == 7 else Decimal(k) / 100 for k in range(n)]
+    table = examples_table().append_column("cents", pa.array(cents, pa.decimal128(9, 2)))
+    moments = table["at"].cast(pa.timestamp("s")).cast(pa.timestamp("us", "UTC"))
+    table = table.append_column("seen", moments)
+    pq.write_table(table, tmp_path / "e.parquet")
+    schema, row_n = parse_schema(MIXED), np.arange(n)
+    by_cents = by_field(tmp_path / "e.parquet", schema, "cents", row_n)
+    assert [len(piece.at) for piece in by_cents] == [1, 300, 300, 300, 299]
+    assert by_cents[1].title == "0 to 3"
+    by_moment = by_field(tmp_path / "e.parquet", schema, "seen", row_n)
+    assert by_moment[0].title == "1970-01-01T00:00:00 to 1970-01-13T11:00:00"
+    assert [len(piece.at) for piece in by_moment] == [300] * 4
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

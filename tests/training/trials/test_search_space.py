@@ -79,6 +79,18 @@ def test_a_wrong_space_is_named_with_file_line_and_key(tmp_path: Path, text: str
     assert str(path) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("leafs: {int: [2, 9]}", r"line 1: lightgbm has no setting 'leafs' to search; did you mean 'leaves'"),
+        ("trees: 9\nleaves: {choice: [7, many]}", r"line 2: LightGBMConfig.leaves: expected int, got 'many'"),
+    ],
+)
+def test_a_space_of_a_yardstick_is_checked_as_a_models_is(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingError, match=said):
+        read_space(space_file(tmp_path, text), "lightgbm")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"nowhere\.yaml: cannot be read"):
         read_space(tmp_path / "nowhere.yaml", "mlcc")

@@ -108,7 +108,7 @@ def test_a_trial_that_was_stopped_is_begun_anew(store: TrialStore) -> None:
 
 def test_a_trial_that_fails_leaves_nothing_behind(store: TrialStore) -> None:
     with pytest.raises(SettingError):
-        store.run(Trial("lr", {"epochs": 0}, 1))
+        store.run(Trial("lr", {"epochs": -1}, 1))
     assert not [path for path in store.root.iterdir() if path.is_dir()]
 
 

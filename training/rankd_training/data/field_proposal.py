@@ -32,8 +32,14 @@ _EDGES = 20
 _LONGEST_LIST = 50
 _HEAVY_TAIL = 5.0  # standard deviations between mean and maximum
 _FEW_LEVELS = 2
+_NAMED, _ROWS_A_VALUE = 12, 100  # so few numbers, or so many rows of each, may name things
 _OUTLIERS = 100  # times what all but a hundredth of the rows span
 _LARGEST = float(np.finfo(np.float32).max)
+_CASTS = {
+    "uint64": "cast it to int64, or to string where numbers are too large for that",
+    "date32[day]": "cast it to timestamp",
+    "date64[ms]": "cast it to timestamp",
+}
 _HISTORY_NAME = re.compile(r"(^|_)(recent|last|hist|history|seq|sequence|clicked|viewed)", re.IGNORECASE)
 
 
@@ -96,11 +102,17 @@ def unfit(name: str, column: Any) -> str | None:
         return "a time as text; store it as a timestamp, by pandas.to_datetime, for its hour and for imports"
     if is_written_number(column) and not is_id_name(name) and len(seen.unique()) > _MOST_VALUES:
         return "numbers as text; store it as float64 to have it as a measure, what is none as null"
-    if pa.types.is_floating(kind) and (np.abs(seen.to_numpy(zero_copy_only=False)) > _LARGEST).any():
+    if pa.types.is_floating(kind) and (np.abs(_as_float64(seen)) > _LARGEST).any():
         return "infinite, or beyond 32-bit floats, in some rows; make these null, or cut them off"
     if not _is_read(kind):
-        return f"no field reads columns of type {kind}; cast it"
+        return (
+            f"no field reads columns of type {kind}; {_CASTS.get(str(kind), 'cast it to one that they do')}"
+        )
     return None
+
+
+def _as_float64(column: Any) -> NDArray[np.float64]:
+    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
 
 def _is_read(kind: pa.DataType) -> bool:
@@ -125,8 +137,13 @@ def _lookup(name: str, called: str, dtype: str, values: Any, what: str) -> Propo
 def _integer(name: str, called: str, seen: Any, values: Any) -> Proposal:
     value_v = values.to_numpy(zero_copy_only=False).astype(np.float64)
     dense = np.ptp(value_v) < _SPARSE * len(value_v)
-    if is_id_name(name) or (dense and len(value_v) <= _MOST_VALUES) or len(value_v) == _FEW_LEVELS:
+    if is_id_name(name) or len(value_v) == _FEW_LEVELS:
         return _lookup(name, called, "int64", values, "whole numbers")
+    if dense and len(value_v) <= _MOST_VALUES:
+        if len(value_v) <= _NAMED or len(seen) >= _ROWS_A_VALUE * len(value_v):
+            return _lookup(name, called, "int64", values, "whole numbers")
+        # An embedding a value would be learned from a few rows each.
+        return _measure(name, called, seen, dtype="int64")
     field = _in_parts(name, called, "int64", seen.to_numpy(zero_copy_only=False).astype(np.float64))
     return Proposal((field,), f"a count, {len(values):,} values, cut where each part has as many rows")
 
@@ -146,19 +163,19 @@ def _in_parts(name: str, called: str, dtype: str, number_n: NDArray[np.float64])
     return _field(called, name, kind="numeric", dtype=dtype, transform=transform)
 
 
-def _measure(name: str, called: str, seen: Any) -> Proposal:
+def _measure(name: str, called: str, seen: Any, dtype: str = "float32") -> Proposal:
     number_n = seen.to_numpy(zero_copy_only=False).astype(np.float64)
     number_n = number_n[np.isfinite(number_n)]
     if not len(number_n) or number_n.std() == 0:
         return Proposal((), "the same in every row looked at, or never finite")
     levels = np.unique(number_n.astype(np.float32))
-    if len(levels) <= _MOST_LEVELS:  # codes, as they are stored where some are missing
+    if dtype == "float32" and len(levels) <= _MOST_LEVELS:  # codes, as they are stored where some are missing
         transform = {"bucketize": [float(str(level)) for level in levels[1:]]}
         field = _field(called, name, kind="numeric", dtype="float32", transform=transform)
         return Proposal((field,), f"numbers, {len(levels)} values, a bucket each")
     low, high = np.quantile(number_n, [0.005, 0.995])
     if number_n.min() < 0 and np.ptp(number_n) > _OUTLIERS * max(high - low, 0.0) > 0:
-        field = _in_parts(name, called, "float32", number_n.astype(np.float32).astype(np.float64))
+        field = _in_parts(name, called, dtype, number_n.astype(np.float32).astype(np.float64))
         ends = f"{number_n.min():g} to {number_n.max():g}, mostly {low:g} to {high:g}"
         return Proposal((field,), f"a measure with outliers ({ends}), cut where each part has as many rows")
     middle = float(np.median(number_n))
@@ -166,7 +183,8 @@ def _measure(name: str, called: str, seen: Any) -> Proposal:
     scaled_n = np.log1p(number_n) if heavy else number_n
     standard = {"standard": {"mean": _short(scaled_n.mean()), "std": _short(scaled_n.std())}}
     steps: Any = ["log1p", standard] if heavy else standard
-    field = _field(called, name, kind="numeric", dtype="float32", default=_short(middle), transform=steps)
+    default = int(middle) if dtype == "int64" else _short(middle)
+    field = _field(called, name, kind="numeric", dtype=dtype, default=default, transform=steps)
     said = "a measure with a long tail" if heavy else "a measure"
     if (np.floor(number_n) == number_n).all():
         said += (

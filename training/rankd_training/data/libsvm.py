@@ -1,8 +1,9 @@
 """Text in libsvm's manner (libfm writes the same): a line a row, `label index:value index:value ...`.
 
-Columns of such a file: `label` (0 or 1; -1 is read as 0), `ids` and `values` (lists over the entries of a
-line), and, where every line has the same number of entries, `id_1`, `id_2`, ... and `value_1`, `value_2`, ...
-by position. So a data set whose k-th entry is always its k-th field is a table of categorical columns.
+Columns of such a file: `label` (0 or 1; -1 is read as 0; NaN on a line that has none), `ids` and `values`
+(lists over the entries of a line), and, where every line has the same number of entries, `id_1`, `id_2`, ...
+and `value_1`, `value_2`, ... by position. So a data set whose k-th entry is always its k-th field is a table
+of categorical columns.
 """
 
 from __future__ import annotations
@@ -153,14 +154,16 @@ class _Parsed:
 def _parse(path: Path, lines: Any, first_row: int) -> _Parsed:
     pieces = pc.ascii_split_whitespace(lines)
     start_n, token = pieces.offsets.to_numpy(), pieces.values
-    row_n = np.arange(len(start_n))
+    first = token.take(pa.array(start_n[:-1]))
+    labelled_n = ~np.asarray(pc.match_substring(first, ":").to_numpy(zero_copy_only=False), np.bool_)
     entry = np.ones(len(token), np.bool_)
-    entry[start_n[:-1]] = False
-    offset_n = (start_n - row_n).astype(np.int32)
+    entry[start_n[:-1][labelled_n]] = False
+    offset_n = (start_n - np.r_[0, np.cumsum(labelled_n)]).astype(np.int32)
+    labelled = np.flatnonzero(labelled_n)
 
     def refuse(problem: str, wrong: Any, offsets: Any) -> NoReturn:
         at = int(np.argmax(np.asarray(wrong)))
-        row = int(np.searchsorted(offsets, at, side="right")) - 1
+        row = int(labelled[at] if offsets is None else np.searchsorted(offsets, at, side="right") - 1)
         raise ExamplesError(path, problem, row=first_row + row)
 
     def numbers(text: Any, kind: pa.DataType, what: str, offsets: Any) -> Any:
@@ -174,7 +177,8 @@ def _parse(path: Path, lines: Any, first_row: int) -> _Parsed:
             )
 
     label = pc.replace_substring_regex(token.filter(pa.array(~entry)), r"^\+", "")
-    label_n = numbers(label, pa.float32(), "a number as label", row_n)
+    label_n = np.full(len(labelled_n), np.nan, np.float32)
+    label_n[labelled] = numbers(label, pa.float32(), "a number as label", None)
     pair = token.filter(pa.array(entry))
     parts = pc.split_pattern(pair, ":", max_splits=1)
     lone_e = pc.list_value_length(parts).to_numpy(zero_copy_only=False) != _PAIR

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from rankd_training.data.id_columns import is_id_name, is_id_type
 from rankd_training.data.label_proposal import is_outcome_name
+from rankd_training.data.libsvm import LibsvmFile
 from rankd_training.data.row_files import RowFile
 from rankd_training.data.whose_columns import names_rows
 
@@ -67,7 +68,12 @@ def notes_of_columns(
 
 
 def notes_of_folders(path: Path, files: Sequence[RowFile]) -> Iterator[str]:
-    """Say what is in the names of folders alone, as in `device=ios/part-0.parquet`."""
+    """Say what is in some files only, or in the names of folders alone, as in `device=ios/part-0.parquet`."""
+    for column in dict.fromkeys(name for file in files for name in file.schema.names):
+        without = [file.path.name for file in files if column not in file.schema.names]
+        if without and not all(isinstance(file, LibsvmFile) for file in files):
+            more = f" and {len(without) - 1} more" if len(without) > 1 else ""
+            yield f"{column}: not in {without[0]}{more}, so no field; write it into all files"
     if path.is_dir():
         parts = [part for file in files for part in file.path.relative_to(path).parts[:-1]]
         columns = dict.fromkeys(part.partition("=")[0] for part in parts if "=" in part)

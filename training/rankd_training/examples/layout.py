@@ -24,6 +24,7 @@ __all__ = ["CODE", "GROUP", "LABEL", "Layout", "check_columns", "refuse_told_lab
 LABEL, GROUP, CODE = "label", "group", "split"
 # Goes up whenever the same files and schema would be encoded otherwise.
 ENCODING = 2
+_MANY = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,8 @@ def check_columns(files: Sequence[RowFile], schema: FeatureSchema, wanted: Mappi
             if column not in names:
                 near = difflib.get_close_matches(column, names, 1)
                 hint = f"did you mean '{near[0]}'? " if near else ""
-                problem = f"no such column ({purpose}); {hint}the file has {', '.join(names)}"
+                have = ", ".join(names[:_MANY]) + f" and {len(names) - _MANY} more" * (len(names) > _MANY)
+                problem = f"no such column ({purpose}); {hint}the file has {have}"
                 raise ExamplesError(file.path, problem, column=column)
         empty = file.schema.empty_table()
         for field in schema.fields.values():
@@ -143,8 +145,14 @@ def _remedy(field: Field, got: str) -> str:
     if field.dtype is DType.BOOL and got in {"string", "large_string"}:
         return "; make it true or false, as by column == 'yes'"
     lists = field.kind in {Kind.SEQUENCE, Kind.MULTI_VALUE}
-    if got.startswith(("list<", "large_list<")) != lists:
+    if got.startswith(("lists of", "list<", "large_list<")) != lists:
         return f"; make the field's kind {'one of single values' if lists else 'sequence or multi_value'}"
+    if lists:
+        return f"; cast its values to {field.dtype.value}, or make the field's dtype theirs"
+    if got == "uint64":
+        return (
+            "; its numbers may be too large for int64: cast it to string, and make the field's dtype string"
+        )
     plain = {"string": DType.STRING, "int64": DType.INT, "int32": DType.INT}.get(got)
     other = f", or make the field's dtype {plain.value}" if plain and field.kind is Kind.CATEGORICAL else ""
     return f"; cast it to {field.dtype.value}{other}"

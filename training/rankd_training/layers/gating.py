@@ -13,12 +13,12 @@ __all__ = ["SlotGate"]
 class SlotGate(nn.Module):
     """a = sigmoid( LN( relu( mean(x) Wa + ba ) ) Wb + bb ); x is scaled by a, slot by slot.
 
-    LN has neither scale nor shift; the inner width is half the number of slots.
+    LN has neither scale nor shift; the inner width is half the number of slots, at least 1.
     """
 
     def __init__(self, num_slots: int) -> None:
         super().__init__()
-        inner = num_slots // 2
+        inner = max(1, num_slots // 2)
         self.squeeze = linear(num_slots, inner)
         self.norm = nn.LayerNorm(inner, elementwise_affine=False)
         self.excite = linear(inner, num_slots)

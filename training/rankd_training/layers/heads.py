@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Tower", "last_bias", "linear"]
+__all__ = ["OwnTowers", "Tower", "last_bias", "linear"]
 
 
 def linear(in_width: int, out_width: int) -> nn.Linear:
@@ -39,3 +40,20 @@ class Tower(nn.Module):
         """[N, in_width] -> [N, out_width]."""
         out: Tensor = self.layers(x_NI)
         return out
+
+
+class OwnTowers(nn.Module):
+    """A tower and a logit a task, all over one vector."""
+
+    def __init__(self, num_tasks: int, in_width: int, hidden: Sequence[int], *, dropout: float) -> None:
+        super().__init__()
+        towers = [Tower(in_width, hidden, dropout=dropout) for _ in range(num_tasks)]
+        self.towers = nn.ModuleList(nn.Sequential(tower, linear(tower.out_width, 1)) for tower in towers)
+
+    def forward(self, x_NH: Tensor) -> Tensor:
+        """[N, in_width] -> logits [N, T]."""
+        return torch.cat([tower(x_NH) for tower in self.towers], dim=1)
+
+    def output_biases(self) -> list[Tensor]:
+        """Return the constant of each task's logit, one number each."""
+        return [last_bias(tower) for tower in self.towers]

@@ -45,7 +45,7 @@ class Optimisers:
             if isinstance(module, FeatureEmbedding):
                 rule = _rule(module, settings)
                 if rule is not None:
-                    keep = 1 - _table_rate(settings) * settings.embedding_decay
+                    keep = 1 - _table_rate(settings) * (settings.embedding_decay or 0.0)
                     # The gradients of rows that lie here alone come from all processes as they are.
                     others = ALONE if module.spread else ranks
                     self.tables.append(TableRows(module.table, rule, keep=keep, ranks=others))
@@ -179,7 +179,7 @@ def _adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
         is_table = name.startswith("embedding.") or id(parameter) in pairs
         (embeddings if is_table else matrices if parameter.dim() > 1 else biases).append(parameter)
     groups = (
-        {"params": embeddings, "weight_decay": settings.embedding_decay, "lr": _table_rate(settings)},
+        {"params": embeddings, "weight_decay": settings.embedding_decay or 0.0, "lr": _table_rate(settings)},
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": biases, "weight_decay": 0.0},
     )

@@ -23,7 +23,7 @@ from rankd_contract.signature import ROW
 from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.gating import SlotGate
-from rankd_training.layers.heads import Tower, linear
+from rankd_training.layers.heads import OwnTowers, Tower, linear
 from rankd_training.layers.split import SplitLinear, flat, join_sides
 from rankd_training.models.mlcc_folded import FoldedLayer
 
@@ -48,6 +48,8 @@ class MLCCConfig:
             compressor keeps a slot's C E numbers, so that the next layer can cross them again. Ours.
         residual: a layer before the last adds the slots it read to those it makes. Ours.
         hidden: widths of the final network.
+        task_hidden: widths of a network of each task's own over the final one; the published model has none,
+            and its tasks share all but their last weights. Ours.
         dropout: share of units dropped in the final network.
         embedding_std: initial standard deviation of embeddings. The published initialisation is None
             (Xavier-uniform per table): tiny for a table of a million rows, large for a vocabulary of three.
@@ -64,6 +66,7 @@ class MLCCConfig:
     layers: int = 1
     residual: bool = True
     hidden: tuple[int, ...] = (256, 128, 64, 32)
+    task_hidden: tuple[int, ...] = ()
     dropout: float = 0.2
     embedding_std: float | None = 0.01
 
@@ -83,7 +86,12 @@ class MLCC(nn.Module):
         self.last = MLCCLayer(self.num_user, num_item, config, config.local_width)
         self.flat_width = (self.num_user + num_item) * config.local_width
         self.tower = Tower(self.flat_width, config.hidden, dropout=config.dropout)
-        self.head = linear(self.tower.out_width, len(schema.tasks))
+        tasks, width = len(schema.tasks), self.tower.out_width
+        self.head = (
+            OwnTowers(tasks, width, config.task_hidden, dropout=config.dropout)
+            if config.task_hidden
+            else linear(width, tasks)
+        )
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Inputs by signature name -> logits [N, T]."""
@@ -102,7 +110,7 @@ class MLCC(nn.Module):
 
     def output_biases(self) -> list[Tensor]:
         """Return the constants of the logits, T numbers in all."""
-        return [self.head.bias]
+        return [self.head.bias] if isinstance(self.head, nn.Linear) else self.head.output_biases()
 
     def folded(self) -> MLCC:
         """Every layer in the order in which a runtime has least to copy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 from rankd_contract.schema import FeatureSchema
@@ -22,8 +23,9 @@ from rankd_training.models.mmoe import MMoE, MMoEConfig
 from rankd_training.models.optinter import OptInter, OptInterConfig
 from rankd_training.models.ple import PLE, PLEConfig
 from rankd_training.models.wukong import Wukong, WukongConfig
+from rankd_training.settings_file import PREFIX
 
-__all__ = ["RankingConfig", "RankingModel", "build", "config_type", "name_of", "names"]
+__all__ = ["RankingConfig", "RankingModel", "build", "config_type", "name_of", "names", "setting_names"]
 
 RankingConfig = (
     MLCCConfig
@@ -89,6 +91,11 @@ def names() -> list[str]:
 def config_type(name: str) -> type[RankingConfig]:
     """Return the config dataclass of a model. Raises UnknownModel."""
     return _entry(name).config
+
+
+def setting_names(name: str) -> list[str]:
+    """Return a model's settings as people write them, such as `model.heads`. Raises UnknownModel."""
+    return [PREFIX + field.name for field in fields(config_type(name))]
 
 
 def build(name: str, schema: FeatureSchema, config: Mapping[str, Any] | RankingConfig) -> RankingModel:

@@ -37,6 +37,7 @@ from rankd_training.learning.unknowns import UnknownValues
 from rankd_training.measures.calibration import Calibrated, fit
 from rankd_training.measures.metrics import TaskMetrics, overall
 from rankd_training.progress import SILENT, Progress
+from rankd_training.recipes.sized import sized
 from rankd_training.runs import checkpoint
 from rankd_training.runs.doubts import NO_DOUBTS, doubts_of
 from rankd_training.runs.run_folder import (
@@ -119,6 +120,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
     schema_text = settings.schema.read_bytes()
     unknowns = UnknownValues(schema, settings.unknown_rates)
     examples = examples_of(settings, schema, progress.rows_read)
+    settings = sized(settings, examples)
     batches, train_n = Batches(examples), torch.from_numpy(examples.rows["train"])
 
     model = build_shared(settings, schema, ranks)
@@ -150,6 +152,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
         if not all_finite(model, ranks):
             raise Diverged(course.epoch, settings.learning_rate)
         valid = _judged(learner, seen)
+        assert settings.stop_on != "auto", "settled by the rows"
         score = overall(valid, settings.stop_on)
         best = course.best_score is None or score > course.best_score
         if best:
@@ -185,7 +188,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
 
 
 def _check(settings: TrainSettings) -> None:
-    for name in ("epochs", "patience", "batch_size", "learning_rate", "threads", "denoise_temperature"):
+    for name in ("learning_rate", "threads", "denoise_temperature"):
         if not getattr(settings, name) > 0:
             raise SettingError(f"{name}: expected a number above 0, got {getattr(settings, name)}")
     for name in ("embedding_learning_rate", "gradient_clamp"):
@@ -194,9 +197,13 @@ def _check(settings: TrainSettings) -> None:
             raise SettingError(f"{name}: expected a number above 0, got {given}")
     if settings.schedule not in SCHEDULES:
         raise SettingError(f"schedule {settings.schedule!r}: expected one of {', '.join(SCHEDULES)}")
-    for name in ("embedding_decay", "weight_decay", "ranking_weight", "funnel_penalty", "checkpoint_steps"):
-        if not getattr(settings, name) >= 0:
-            raise SettingError(f"{name}: expected a number of at least 0, got {getattr(settings, name)}")
+    for name in (
+        *("epochs", "patience", "batch_size", "checkpoint_steps"),
+        *("embedding_decay", "weight_decay", "ranking_weight", "funnel_penalty"),
+    ):
+        given = getattr(settings, name)
+        if given is not None and not given >= 0:
+            raise SettingError(f"{name}: expected a number of at least 0, got {given}")
 
 
 def _check_processes(unfinished: Unfinished, ranks: Ranks) -> None:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ FORMAT = "rankd-checkpoint/1"
 WEIGHTS, MODEL, SCHEMA = "weights.safetensors", "model.json", "schema.yaml"
 
 PIECE_BYTES = 1 << 24
+_SHOWN = 3
 
 
 def save(folder: Path, model: RankingModel, schema_text: bytes, *, weights: Path | None = None) -> None:
@@ -107,7 +108,9 @@ def load(folder: Path) -> RankingModel:
         if tree.get("format") != FORMAT:
             raise RunError(folder / MODEL, f"format is {tree.get('format')!r}, this version reads {FORMAT!r}")
         model = build(tree["architecture"], schema, tree["config"])
-        model.load_state_dict(load_file(folder / WEIGHTS))
+        weights = load_file(folder / WEIGHTS)
+        _check_names(folder / WEIGHTS, model.state_dict().keys(), weights.keys())
+        model.load_state_dict(weights)
     except OSError as error:
         raise RunError(folder, f"not a complete run ({error}); train again with `rankd train`") from error
     except (ValueError, KeyError, AttributeError, SettingError) as error:
@@ -120,3 +123,15 @@ def load(folder: Path) -> RankingModel:
         raise RunError(folder / WEIGHTS, f"does not hold this model's weights: {error}") from error
     model.eval()
     return model
+
+
+def _check_names(path: Path, wanted: Collection[str], found: Collection[str]) -> None:
+    """Refuse weights of other layers, which is what another version's model may have."""
+    missing, others = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
+    if missing or others:
+        lacks = f"lacks {', '.join(missing[:_SHOWN])}" if missing else "has all its weights"
+        more = f", has {', '.join(others[:_SHOWN])} besides" if others else ""
+        problem = f"does not hold this model's weights: {lacks}{more}"
+        raise RunError(
+            path, f"{problem}; if another version of rankd trained it, use that one or train again"
+        )

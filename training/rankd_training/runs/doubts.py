@@ -23,7 +23,7 @@ __all__ = ["NO_DOUBTS", "Doubts", "doubts_of"]
 
 _LEAST_TOLD = 3  # epochs: fewer are a try
 _MANY = 0.5  # of a split's rows
-_TOO_GOOD = 0.999  # AUC
+_TOO_GOOD, _ENOUGH = 0.999, 100  # AUC, and of how many rows of each label
 _OFF, _SURE = 0.25, 4.0  # of the rate; standard errors
 _WORSE = 2.0  # standard errors
 
@@ -89,9 +89,10 @@ def _too_good(examples: Examples, score_NT: npt.NDArray[np.float32]) -> Iterator
         if auc is None:
             continue
         field, of_field = most_telling(examples, t)
+        positives = int(label_NT[:, t].sum())
         if of_field >= _TOO_GOOD:
             what = f"field '{field}' alone ranks validation rows of {task.name} with an AUC of {of_field:.4f}"
-        elif auc >= _TOO_GOOD:
+        elif auc >= _TOO_GOOD and min(positives, len(label_NT) - positives) >= _ENOUGH:
             what = f"validation AUC of {task.name} is {auc:.4f}"
         else:
             continue

@@ -83,6 +83,12 @@ def by_field(path: Path, schema: FeatureSchema, name: str, row_N: npt.NDArray[np
         units = UNITS_A_SECOND[array.type.unit] if pa.types.is_timestamp(array.type) else 1
         seconds_N = _plain(array.cast(pa.int64()).fill_null(0)) // units
         array = pa.array(_derived(seconds_N, field.derive))
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.float64())
+    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+        missing_N = np.asarray(array.is_null())
+        moment_N = _plain(array.cast(pa.timestamp("s"), safe=False).fill_null(0)).astype("datetime64[s]")
+        return _named("missing", missing_N) + _quantiles(moment_N, ~missing_N)
     ordered = field is None or field.kind is Kind.NUMERIC or field.derive is not None
     number = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
     if number and ordered and pc.count_distinct(array).as_py() > MOST_VALUES:
@@ -111,7 +117,8 @@ def _quantiles(value_N: npt.NDArray[Any], among_N: npt.NDArray[np.bool_], before
     values = value_N[among_N]
     if not len(values):
         return []
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, QUANTILES + 1)[1:], method="inverted_cdf"))
+    ends = np.ceil(np.linspace(0, len(values), QUANTILES + 1)[1:]).astype(int) - 1
+    edges = np.unique(np.sort(values)[ends])
     part_N = np.searchsorted(edges, value_N)
     return [
         piece
@@ -124,6 +131,8 @@ def _span(values: npt.NDArray[Any]) -> str:
     if not len(values):
         return ""
     low, high = values.min(), values.max()
+    if np.issubdtype(values.dtype, np.datetime64):
+        return f"{low}" if low == high else f"{low} to {high}"
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 

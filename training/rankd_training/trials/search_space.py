@@ -26,6 +26,7 @@ from rankd_training.errors import SettingError
 from rankd_training.models import registry
 from rankd_training.settings import TrainSettings
 from rankd_training.settings_file import PREFIX, nested, yaml_of
+from rankd_training.yardsticks import registry as yardsticks
 
 __all__ = ["Dimension", "SearchSpace", "Suggester", "read_space"]
 
@@ -93,7 +94,7 @@ class SearchSpace:
 
 
 def read_space(path: Path, model: str) -> SearchSpace:
-    """Read a file for a model of the registry; for a yardstick, keys are taken as they are.
+    """Read a file for a model or a yardstick.
 
     Raises:
         SettingError: the file is no such mapping, a key is unknown, or values are wrong.
@@ -109,8 +110,7 @@ def read_space(path: Path, model: str) -> SearchSpace:
     if not dimensions:
         raise SettingError(f"{path}: nothing to search; expected entries such as learning_rate: {_EXAMPLE}")
     space = SearchSpace(tuple(dimensions), fixed)
-    if model in registry.names():
-        _check_keys(path, space, model, {name: line for name, (line, _) in entries.items()})
+    _check_keys(path, space, model, {name: line for name, (line, _) in entries.items()})
     return space
 
 
@@ -156,9 +156,11 @@ def _dimension(place: str, name: str, given: Mapping[str, Any]) -> Dimension:
 
 def _check_keys(path: Path, space: SearchSpace, model: str, lines: Mapping[str, int]) -> None:
     """Try every end and every choice on the settings' own types."""
-    config = registry.config_type(model)
-    known = [f.name for f in fields(TrainSettings) if f.name not in NOT_SEARCHED]
-    known += [PREFIX + f.name for f in fields(config)]
+    if model in registry.names():
+        known = [f.name for f in fields(TrainSettings) if f.name not in NOT_SEARCHED]
+        known += registry.setting_names(model)
+    else:
+        known = [f.name for f in fields(yardsticks.config_type(model))]
     tried = [(one.name, value) for one in space.dimensions for value in one.values]
     # In the file's order, so that the first wrong line is the one that is named.
     for name, value in sorted([*tried, *space.fixed.items()], key=lambda pair: lines[pair[0]]):
@@ -167,12 +169,18 @@ def _check_keys(path: Path, space: SearchSpace, model: str, lines: Mapping[str, 
             near = difflib.get_close_matches(name, known, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known)}"
             raise SettingError(f"{place}: {model} has no setting {name!r} to search; {hint}")
-        tree = nested({name: value})
         try:
-            if name.startswith(PREFIX):
-                read_config(config, tree["model_config"])
-            else:
-                nowhere = {"examples": Path(), "schema": Path(), "output": Path()}
-                read_config(TrainSettings, {**nowhere, **tree})
+            _check_value(model, name, value)
         except SettingError as error:
             raise SettingError(f"{place}: {error}") from error
+
+
+def _check_value(model: str, name: str, value: Any) -> None:
+    tree = nested({name: value})
+    if model not in registry.names():
+        read_config(yardsticks.config_type(model), tree)
+    elif name.startswith(PREFIX):
+        read_config(registry.config_type(model), tree["model_config"])
+    else:
+        nowhere = {"examples": Path(), "schema": Path(), "output": Path()}
+        read_config(TrainSettings, {**nowhere, **tree})

@@ -42,7 +42,7 @@ from rankd_training.yardsticks import registry as yardsticks
 
 __all__ = ["FORMAT", "Source", "Trial", "TrialResult", "TrialStore", "all_names", "check_names"]
 
-FORMAT = "rankd-trial/2"  # goes up whenever the same settings would be trained otherwise
+FORMAT = "rankd-trial/3"  # goes up whenever the same settings would be trained otherwise
 TRIAL, SCORES, RUN = "trial.json", "scores.safetensors", "run"
 VERSIONS = ("torch", "numpy", "scikit-learn", "rankd")
 
@@ -95,12 +95,15 @@ class Trial:
         if self.model in registry.names():
             told = self.told(source, Path())
             read_config(registry.config_type(self.model), told.model_config)
+        else:
+            read_config(yardsticks.config_type(self.model), self.settings)
 
     def told(self, source: Source, output: Path) -> TrainSettings:
         """What a network's recipe is told."""
         places = {"examples": source.examples, "schema": source.schema, "output": output}
         named = {"model": self.model, "seed": self.seed}
-        return read_config(TrainSettings, {**self.settings, **source.reading, **places, **named})
+        told = {**self.settings, **source.reading, **places, **named}
+        return read_config(TrainSettings, told, elsewhere=registry.setting_names(self.model))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,30 @@ from rankd_training.errors import UnknownYardstick
 from rankd_training.examples.examples import Examples
 from rankd_training.yardsticks.yardstick import Yardstick
 
-__all__ = ["fit", "names"]
+__all__ = ["config_type", "fit", "names"]
 
 
 def names() -> list[str]:
     """Return the names of the yardsticks that can be fitted here."""
     return ["popularity", "gbdt"] + ["lightgbm"] * (find_spec("lightgbm") is not None)
+
+
+def config_type(name: str) -> type[Any]:
+    """Return the settings of a yardstick. Raises UnknownYardstick."""
+    if name not in names():
+        raise UnknownYardstick(name, names())
+    # Each brings a package that costs a second to import.
+    if name == "popularity":
+        from rankd_training.yardsticks.popularity import PopularityConfig  # noqa: PLC0415
+
+        return PopularityConfig
+    if name == "gbdt":
+        from rankd_training.yardsticks.gbdt import GBDTConfig  # noqa: PLC0415
+
+        return GBDTConfig
+    from rankd_training.yardsticks.lightgbm import LightGBMConfig  # noqa: PLC0415
+
+    return LightGBMConfig
 
 
 def fit(name: str, examples: Examples, *, seed: int, settings: Mapping[str, Any]) -> Yardstick:
@@ -32,17 +50,15 @@ def fit(name: str, examples: Examples, *, seed: int, settings: Mapping[str, Any]
         UnknownYardstick: no yardstick has that name, or its package is not installed.
         SettingError: a setting is unknown or of the wrong type.
     """
-    if name not in names():
-        raise UnknownYardstick(name, names())
-    # Each brings a package that costs a second to import.
+    config: Any = read_config(config_type(name), settings)
     if name == "popularity":
-        from rankd_training.yardsticks.popularity import PopularityConfig, fit_popularity  # noqa: PLC0415
+        from rankd_training.yardsticks.popularity import fit_popularity  # noqa: PLC0415
 
-        return fit_popularity(examples, read_config(PopularityConfig, settings))
+        return fit_popularity(examples, config)
     if name == "gbdt":
-        from rankd_training.yardsticks.gbdt import GBDTConfig, fit_gbdt  # noqa: PLC0415
+        from rankd_training.yardsticks.gbdt import fit_gbdt  # noqa: PLC0415
 
-        return fit_gbdt(examples, read_config(GBDTConfig, settings), seed=seed)
-    from rankd_training.yardsticks.lightgbm import LightGBMConfig, fit_lightgbm  # noqa: PLC0415
+        return fit_gbdt(examples, config, seed=seed)
+    from rankd_training.yardsticks.lightgbm import fit_lightgbm  # noqa: PLC0415
 
-    return fit_lightgbm(examples, read_config(LightGBMConfig, settings), seed=seed)
+    return fit_lightgbm(examples, config, seed=seed)
