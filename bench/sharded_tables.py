@@ -39,7 +39,9 @@ class Heard:
 
     rows_per_s = 0.0
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         """Nothing of it is wanted."""
 
     def epoch_started(self, epoch: int) -> None:
@@ -49,7 +51,9 @@ class Heard:
         """Keep the epoch's mean so far."""
         self.rows_per_s = rows_per_s
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         """Nothing of it is wanted."""
 
 

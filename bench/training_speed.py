@@ -143,7 +143,9 @@ class Clock:
     def rows_read(self, done: int, total: int) -> None:
         """Nothing to note."""
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         """Nothing to note."""
 
     def epoch_started(self, epoch: int) -> None:
@@ -154,7 +156,9 @@ class Clock:
         self.at_s.append(time.perf_counter())
         self.busy_s.append(time.process_time())
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         """Nothing to note."""
 
 

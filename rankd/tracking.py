@@ -50,7 +50,9 @@ class MlflowRun:
     def rows_read(self, done: int, total: int) -> None:
         """Log nothing."""
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         """Begin a run; a second one of the same command is a run of its own."""
         self._end("FINISHED")
         tags = {"rankd.model": model, "rankd.parameters": str(parameters)}
@@ -62,7 +64,9 @@ class MlflowRun:
     def step(self, step: int, loss: float, rows_per_s: float) -> None:
         """Log nothing: a request a step would be what takes the time."""
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         """Log the epoch."""
         metrics = {"train/loss": loss, **{f"valid/auc/{task}": auc for task, auc in valid_auc.items()}}
         if self._try(lambda: self._metrics(metrics, epoch)):

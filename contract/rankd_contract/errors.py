@@ -33,12 +33,13 @@ class YamlError(ContractError):
 class SchemaError(ContractError):
     """The schema file is wrong; the message names the place, the value and what was expected.
 
-    `place` where it is not what the message begins with.
+    Attributes:
+        key: of the mapping at that place, where it is the key that is wrong.
     """
 
-    def __init__(self, message: str, *, place: str | None = None) -> None:
+    def __init__(self, message: str, *, key: object = None) -> None:
         super().__init__(message)
-        self.place = place
+        self.key = key
 
 
 class ValueTypeError(ContractError):

@@ -65,7 +65,7 @@ def load_schema(path: Path) -> FeatureSchema:
     try:
         return parse_schema(text)
     except SchemaError as error:
-        line = line_of(text, (error.place or str(error)).removeprefix("the file."))
+        line = line_of(text, str(error).removeprefix("the file").removeprefix("."), error.key)
         raise SchemaError(f"{path}{f':{line}' if line else ''}: {error}") from error
 
 

@@ -51,7 +51,7 @@ def mapping(tree: Any, at: str, known: tuple[str, ...]) -> dict[str, Any]:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-            raise SchemaError(f"{at}: unknown key {shown(key)}; {hint}", place=f"{at}.{key}")
+            raise SchemaError(f"{at}: unknown key {shown(key)}; {hint}", key=key)
     return tree
 
 

@@ -84,10 +84,11 @@ def _one_line(problem: object) -> str:
     return " ".join(str(problem).split())
 
 
-def line_of(text: str, place: str) -> int | None:
+def line_of(text: str, place: str, key: object = None) -> int | None:
     """Return the line, from 1, of a place such as `views[0].fields[2] (age).dtype`; None where there is none.
 
-    Where only a part of the way is in the text, as for a key that is missing, that part's line.
+    Where only a part of the way is in the text, as for a key that is missing, that part's line; with `key`
+    the line of that key of the mapping at the place.
     """
     try:
         node = yaml.compose(text, _Loader)
@@ -95,17 +96,26 @@ def line_of(text: str, place: str) -> int | None:
         return None
     line, position = None, 0
     while node is not None and (step := _STEP.match(place, position)):
-        position, (key, index) = step.end(), step.groups()
-        if key is not None and isinstance(node, yaml.MappingNode):
-            found = [(name, value) for name, value in node.value if name.value == key]
-        elif index is not None and isinstance(node, yaml.SequenceNode):
-            found = [(value, value) for value in node.value[int(index) : int(index) + 1]]
-        elif key is None and index is None:
+        position, (name, index) = step.end(), step.groups()
+        if name is None and index is None:
             continue  # a name in brackets, for people
-        else:
-            break
-        if not found:
-            break
-        (mark, node), *_ = found
-        line = mark.start_mark.line + 1
+        found = _child(node, name, index)
+        if found is None:
+            return line
+        mark, node = found
+        line = mark.line + 1
+    if key is not None and (found := _child(node, str(key), None)) is not None:
+        line = found[0].line + 1
     return line
+
+
+def _child(node: yaml.Node | None, name: str | None, index: str | None) -> tuple[yaml.Mark, yaml.Node] | None:
+    """An entry of a mapping or a list, and where it begins."""
+    if name is not None and isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == name:
+                return key.start_mark, value
+    if index is not None and isinstance(node, yaml.SequenceNode):
+        for value in node.value[int(index) : int(index) + 1]:
+            return value.start_mark, value
+    return None

@@ -56,7 +56,9 @@ class TrialBar:
         """Show how far the reading is."""
         self._bar.update(self._task, inside=f"reading, {100 * done // total} %")
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         """Hear how long the training will be at most."""
         self._epochs, self._steps = epochs, steps_per_epoch
 
@@ -70,5 +72,7 @@ class TrialBar:
         share = f"{100 * step // self._steps} %"
         self._bar.update(self._task, inside=f"{self._place}, {share}, {rows_per_s:,.0f} rows/s")
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         """Say nothing: many trainings would be many lines."""

@@ -107,7 +107,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _extras() -> Iterator[Finding]:
-    by_extra: dict[str, list[str]] = {}
+    by_extra: dict[str, list[str]] = {"features": ["pyarrow", "redis"]}
     for module, extra in EXTRAS.items():
         by_extra.setdefault(extra, []).append(module)
     for extra, modules in by_extra.items():

@@ -72,6 +72,7 @@ EXTRAS = {
     "safetensors": "training",
     "scipy": "training",
     "optuna": "tune",
+    "lightgbm": "yardsticks",
     "mlflow": "mlflow",
     "cryptography": "signing",
     "onnx": "export",

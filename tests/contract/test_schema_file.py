@@ -331,6 +331,16 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, typed: str, instead: s
         load_schema(path)
 
 
+@pytest.mark.parametrize("key", ["entity.type", "key of item", "fields[0]", "größe mit", "a b"])
+def test_the_line_of_a_key_that_nobody_knows_is_its_own(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "films.yaml"
+    path.write_text(
+        f"rankd_schema: 1\nname: films\nviews:\n  - name: film\n    entity: item\n    {key}: 65\n"
+    )
+    with pytest.raises(SchemaError, match=re.escape("films.yaml:6: views[0]: unknown key")):
+        load_schema(path)
+
+
 def test_a_schema_says_what_the_file_says() -> None:
     fields = EXAMPLE.fields
     assert EXAMPLE.name == "example"

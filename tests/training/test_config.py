@@ -25,7 +25,10 @@ def test_settings_of_a_run_read_from_a_mapping() -> None:
         ({"epoch": 3}, "no setting 'epoch'; did you mean 'epochs'"),
         ({"epochs": "three"}, "TrainSettings.epochs: expected int, got 'three'"),
         ({"model_config": [1]}, "model_config: expected a mapping, got"),
-        ({"unknown_rates": 0.5}, r"unknown_rates: expected a mapping, as {user_id: 0.5}, got 0.5"),
+        (
+            {"unknown_rates": 0.5},
+            r"unknown_rates: expected a mapping, as {user_id: 0.5} or nothing \(null\), got 0.5",
+        ),
         ({"funnel": "clicked"}, "funnel: expected a list of str, got 'clicked'"),
         ({"group_column": 5}, "expected str or nothing"),
     ],

@@ -22,7 +22,7 @@ def test_every_preset_is_complete_and_builds(data: str, model: str) -> None:
     settings = read_config(TrainSettings, {**places, **chosen})
     schema = load_schema(describe(data).schema)
     assert registry.build(model, schema, settings.model_config).schema == schema
-    UnknownValues(schema, settings.unknown_rates)
+    UnknownValues(schema, settings.unknown_rates or {})
 
 
 @pytest.mark.parametrize("model", [name for name in registry.names() if preset("diabetes130", name)])

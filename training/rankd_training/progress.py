@@ -19,8 +19,13 @@ class Progress(Protocol):
     def rows_read(self, done: int, total: int) -> None:
         """So many rows of the examples are read and encoded."""
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
-        """The model is built; at most `epochs` times `steps_per_epoch` steps follow."""
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
+        """The model is built; at most `epochs` times `steps_per_epoch` steps follow.
+
+        `stop_on` is the setting: what makes an epoch better than another.
+        """
 
     def epoch_started(self, epoch: int) -> None:
         """An epoch begins."""
@@ -28,8 +33,10 @@ class Progress(Protocol):
     def step(self, step: int, loss: float, rows_per_s: float) -> None:
         """A step of this epoch is done; speed is the epoch's mean so far."""
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
-        """Mean training loss, validation AUC by task, and whether this epoch is the best so far."""
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
+        """Mean training loss, validation AUC by task, what `stop_on` asks for, whether it is the best."""
 
 
 class _Silent:
@@ -38,7 +45,9 @@ class _Silent:
     def rows_read(self, done: int, total: int) -> None:
         """Say nothing."""
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         """Say nothing."""
 
     def epoch_started(self, epoch: int) -> None:
@@ -47,7 +56,9 @@ class _Silent:
     def step(self, step: int, loss: float, rows_per_s: float) -> None:
         """Say nothing."""
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         """Say nothing."""
 
 
@@ -65,11 +76,17 @@ class Together:
         for one in self._listeners:
             one.rows_read(done, total)
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         """Pass it on."""
         for one in self._listeners:
             one.run_started(
-                model=model, parameters=parameters, epochs=epochs, steps_per_epoch=steps_per_epoch
+                model=model,
+                parameters=parameters,
+                stop_on=stop_on,
+                epochs=epochs,
+                steps_per_epoch=steps_per_epoch,
             )
 
     def epoch_started(self, epoch: int) -> None:
@@ -82,10 +99,12 @@ class Together:
         for one in self._listeners:
             one.step(step, loss, rows_per_s)
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         """Pass it on."""
         for one in self._listeners:
-            one.epoch_ended(epoch, loss, valid_auc, best=best)
+            one.epoch_ended(epoch, loss, valid_auc, score=score, best=best)
 
 
 class RichProgress:
@@ -105,7 +124,7 @@ class RichProgress:
             disable=not console.is_interactive,  # it would leave an empty line in a file
         )
         self._task = self._bar.add_task("", loss=0.0, speed=0.0, visible=False)
-        self._epochs = 0
+        self._epochs, self._stop_on = 0, "auc"
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -120,10 +139,13 @@ class RichProgress:
         """Show how far the reading is."""
         self._bar.update(self._task, description="reading", completed=done, total=total, visible=True)
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         """Show the bar."""
-        self._epochs = epochs
-        self._console.print(f"training {model}: {parameters:,} parameters, at most {epochs} epochs")
+        self._epochs, self._stop_on = epochs, stop_on
+        stops = f", stopping by validation {stop_on.replace('_', ' ')}" if stop_on != "auc" else ""
+        self._console.print(f"training {model}: {parameters:,} parameters, at most {epochs} epochs{stops}")
         self._bar.reset(self._task, total=epochs * steps_per_epoch, visible=True)  # may be the second run
 
     def epoch_started(self, epoch: int) -> None:
@@ -134,9 +156,13 @@ class RichProgress:
         """Move on by one step."""
         self._bar.update(self._task, advance=1, loss=loss, speed=rows_per_s)
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         """Leave one line behind."""
         aucs = "  ".join(f"{task} {auc:.4f}" for task, auc in valid_auc.items())
+        if self._stop_on != "auc":
+            aucs += f", {self._stop_on.replace('_', ' ')} {score:.4f}"
         self._console.print(
             f"epoch {epoch}: loss {loss:.4f}, validation AUC {aucs}{'  (best so far)' if best else ''}",
             soft_wrap=True,

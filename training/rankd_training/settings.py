@@ -25,12 +25,12 @@ class TrainSettings:
             `user_auc` (AUC within users) or `log_loss`. `auto` is `auc`, or `log_loss` where a label of the
             validation rows is rarer than 200.
         patience: epochs without a better one after which training stops; 0 is 2, or as many as make 300
-            steps.
+            steps, or all where a `schedule` lets rates fall.
         batch_size: rows a step; 0 is 1,024, halved until an epoch has 64 steps, down to 32.
         learning_rate: of Adam.
         weight_decay: of every weight but embeddings and biases, decoupled (AdamW).
-        embedding_decay: the same for embeddings, whose rare rows overfit first; None takes a tenth of an
-            embedding an epoch.
+        embedding_decay: the same for embeddings, whose rare rows overfit first; None shrinks them by a tenth
+            an epoch, at most by a fiftieth a step.
         embedding_optimiser: of the tables of ids. `adam` moves every row at every step; `deferred_adam`
             gives the same results at the cost of the rows that a batch reads; `lazy_adam` lets a row's
             moments stand still while nobody reads it, and `rowwise_adagrad` keeps one number of state a
@@ -48,7 +48,8 @@ class TrainSettings:
             this share of it stays at each step: 0.998 is a mean over some 500 steps, and at first over the
             latest ninth of the steps so far. Tables that go row by row have none (`embedding_optimiser`).
         unknown_rates: by field, the share of ids that is hidden in training, so that values which are new
-            when the model is used read a learned row (`unknowns.py`).
+            when the model is used read a learned row (`unknowns.py`). None hides a fifth where a field has
+            32 ids or more with fewer than 50 training rows each; {} hides none.
         ranking_loss: added to the loss of every task: `pairwise` (a click above each non-click) or `listwise`
             (softmax over the rows), within the rows of one group in a batch.
         ranking_weight: how much of it.
@@ -95,7 +96,7 @@ class TrainSettings:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     gradient_clamp: float | None = None
     average_decay: float = 0.0
-    unknown_rates: Mapping[str, float] = field(default_factory=dict)
+    unknown_rates: Mapping[str, float] | None = None
     ranking_loss: Literal["none", "pairwise", "listwise"] = "none"
     ranking_weight: float = 0.1
     funnel: tuple[str, ...] = ()

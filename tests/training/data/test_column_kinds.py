@@ -44,6 +44,12 @@ def test_whole_numbers_of_few_rows_each_are_measures(tmp_path: Path) -> None:
     assert twice["age"].kind is Kind.NUMERIC
 
 
+def test_large_whole_numbers_close_together_are_names(tmp_path: Path) -> None:
+    table = with_columns(serial=2**60 + np.arange(N) % 60, year=1_000_000_000 + np.arange(N) % 60)
+    fields = proposed(tmp_path, table)[1].fields
+    assert [fields[name].kind for name in ("serial", "year")] == [Kind.CATEGORICAL] * 2
+
+
 def test_a_half_float_is_a_measure_and_is_looked_at_without_a_warning(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=N).astype(np.float16)
     assert proposed(tmp_path, with_columns(half=values))[1].fields["half"].kind is Kind.NUMERIC

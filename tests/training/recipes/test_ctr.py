@@ -34,7 +34,9 @@ class Recorder:
     def rows_read(self, done: int, total: int) -> None:
         self.rows.append((done, total))
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         self.heard.append(("run", model, epochs, steps_per_epoch))
 
     def epoch_started(self, epoch: int) -> None:
@@ -45,7 +47,9 @@ class Recorder:
         assert rows_per_s > 0
         self.heard.append(("step", step))
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         self.heard.append(("end", epoch, tuple(valid_auc), best))
 
 
@@ -241,7 +245,9 @@ def test_the_terminal_shows_epochs_and_a_table(tmp_path: Path) -> None:
 def test_the_bar_of_a_second_run_starts_from_nothing() -> None:
     with RichProgress(Console(record=True)) as progress:
         for steps in (3, 5):
-            progress.run_started(model="optinter", parameters=7, epochs=1, steps_per_epoch=steps)
+            progress.run_started(
+                model="optinter", parameters=7, stop_on="auc", epochs=1, steps_per_epoch=steps
+            )
             (bar,) = progress._bar.tasks
             assert (bar.completed, bar.total) == (0, steps)
             progress.step(1, 0.5, 100.0)
@@ -339,6 +345,8 @@ def test_a_run_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         ({"model_config": {"head": 1}}, SettingError, "did you mean 'heads'"),
         ({"epochs": -1}, SettingError, "epochs: expected a number of at least 0, got -1"),
         ({"learning_rate": 0.0}, SettingError, "learning_rate"),
+        ({"embedding_decay": float("inf")}, SettingError, "embedding_decay: expected a number of at least 0"),
+        ({"model_config": {"task_hidden": [-1]}}, SettingError, "widths of a network: expected at least 1"),
         ({"batch_size": -1}, SettingError, "batch_size"),
         ({"unknown_rates": {"x": 0.1}}, SettingError, "unknown_rates: 'x'"),
         ({"checkpoint_steps": -1}, SettingError, "checkpoint_steps"),

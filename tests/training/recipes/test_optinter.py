@@ -161,7 +161,9 @@ class _KillsIn:
     def rows_read(self, done: int, total: int) -> None:
         pass
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         self.runs_left -= 1
 
     def epoch_started(self, epoch: int) -> None:
@@ -171,7 +173,9 @@ class _KillsIn:
     def step(self, step: int, loss: float, rows_per_s: float) -> None:
         pass
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         pass
 
 

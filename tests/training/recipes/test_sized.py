@@ -25,6 +25,8 @@ def many(folder: Path, times: int) -> Examples:
     folder.mkdir(exist_ok=True)
     write(folder, pa.concat_tables([examples_table()] * times))
     settings = settings_in(folder)
+    wide = settings.schema.read_text(encoding="utf-8").replace("hash: 10}", "hash: 4096}")  # a row a user
+    settings.schema.write_text(wide, encoding="utf-8")
     return examples_of(settings, load_schema(settings.schema))
 
 
@@ -40,10 +42,21 @@ def test_few_rows_are_learned_in_small_batches_and_long_enough(
 
 
 def test_what_is_given_stays(tmp_path: Path) -> None:
-    given: dict[str, Any] = {"batch_size": 100, "epochs": 3, "patience": 1}
+    given: dict[str, Any] = {"batch_size": 100, "epochs": 3, "patience": 1, "unknown_rates": {}}
     given |= {"stop_on": "user_auc", "embedding_decay": 0.0}
     settings = settings_in(tmp_path, **given)
     assert sized(settings, many(tmp_path, 1)) == settings
+
+
+def test_rates_that_fall_reach_their_end(tmp_path: Path) -> None:
+    found = sized(settings_in(tmp_path, schedule="linear"), many(tmp_path, 1))
+    assert found.patience == found.epochs == 120
+
+
+def test_ids_of_few_rows_each_are_hidden_at_times(tmp_path: Path) -> None:
+    few, more = many(tmp_path / "few", 1), many(tmp_path / "more", 10)
+    assert sized(settings_in(tmp_path), few).unknown_rates == {"user_id": 0.2}, "18 items are no many ids"
+    assert sized(settings_in(tmp_path), more).unknown_rates == {}
 
 
 def test_a_label_too_rare_for_a_steady_auc_stops_on_log_loss(tmp_path: Path) -> None:
@@ -51,15 +64,17 @@ def test_a_label_too_rare_for_a_steady_auc_stops_on_log_loss(tmp_path: Path) -> 
     assert sized(settings_in(tmp_path), many(tmp_path / "many", 10)).stop_on == "auc"
 
 
-def test_embeddings_lose_as_much_an_epoch_however_many_steps_it_has(tmp_path: Path) -> None:
-    for times, rates in ((1, {"learning_rate": 0.01}), (10, {"embedding_learning_rate": 0.005})):
-        folder = tmp_path / str(times)
-        examples = many(folder, times)
-        found = sized(settings_in(folder, **rates), examples)
-        assert found.embedding_decay is not None
-        steps = -(-len(examples.rows["train"]) // found.batch_size)
-        rate = found.embedding_learning_rate or found.learning_rate
-        assert found.embedding_decay * rate * steps == pytest.approx(0.1)
+@pytest.mark.parametrize("optimiser", ["adam", "deferred_adam", "lazy_adam", "rowwise_adagrad"])
+@pytest.mark.parametrize("batch_size", [32, 800])
+def test_the_decay_that_is_chosen_suits_every_optimiser_and_number_of_steps(
+    tmp_path: Path, optimiser: Any, batch_size: int
+) -> None:
+    write(tmp_path, examples_table())
+    told = {"embedding_optimiser": optimiser, "batch_size": batch_size, "embedding_learning_rate": 0.02}
+    result = train(settings_in(tmp_path, model="fm", epochs=1, **told))
+    steps = -(-800 // batch_size)
+    lost = result.record.settings["embedding_decay"] * 0.02 * steps
+    assert lost == pytest.approx(0.1 if steps > 5 else 0.02 * steps)
 
 
 def test_a_small_table_is_learned_with_nothing_set(tmp_path: Path) -> None:

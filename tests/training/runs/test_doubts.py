@@ -48,6 +48,16 @@ def test_all_ranked_right_is_doubted_where_there_are_enough_to_rank(positives: i
     assert any("too good to be true" in line for line in found.warnings) == doubted
 
 
+def test_rows_that_are_ranked_by_chance_are_warned_of(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    label_n = (rng.random(2000) < 0.2).astype(np.float64)
+    examples = examples_of(label_n)
+    for strength, warned in ((0.0, True), (0.5, False)):
+        score_NT = (rng.random(1000) + strength * label_n[1000:])[:, None].astype(np.float32)
+        found = doubts_of(TOLD, examples, score_NT, SeenRows.of(examples, examples.rows["train"]), 1)
+        assert any("no better than by chance" in line for line in found.warnings) == warned
+
+
 def test_true_probabilities_of_a_weak_signal_are_hardly_ever_doubted() -> None:
     doubted = 0
     for seed in range(100):

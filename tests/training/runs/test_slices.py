@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankd_contract.schema_file import parse_schema
+from rankd_training.errors import SettingError
 from rankd_training.examples.examples import load_examples
 from rankd_training.runs.slices import by_activity, by_field
 from tests.training.fields import MIXED
@@ -59,8 +60,23 @@ def test_decimals_and_moments_are_told_apart_in_quarters(tmp_path: Path) -> None
     assert [len(piece.at) for piece in by_cents] == [1, 300, 300, 300, 299]
     assert by_cents[1].title == "0 to 3"
     by_moment = by_field(tmp_path / "e.parquet", schema, "seen", row_n)
-    assert by_moment[0].title == "1970-01-01T00:00:00 to 1970-01-13T11:00:00"
+    assert by_moment[0].title == "1970-01-01T00:00:00 to 1970-01-13T11:00:00 UTC"
     assert [len(piece.at) for piece in by_moment] == [300] * 4
+
+
+def test_moments_that_are_missing_are_no_hour(tmp_path: Path) -> None:
+    table = examples_table()
+    seconds = [None if k % 5 == 0 else 3600 * k for k in range(table.num_rows)]
+    pq.write_table(with_column(table, "at", seconds), tmp_path / "e.parquet")
+    slices = by_field(tmp_path / "e.parquet", parse_schema(MIXED), "hour", np.arange(table.num_rows))
+    assert {piece.title: len(piece.at) for piece in slices}["missing"] == table.num_rows // 5
+
+
+def test_a_column_that_rows_cannot_be_told_apart_by_is_refused(tmp_path: Path) -> None:
+    table = examples_table().append_column("where", pa.array([{"x": 1}] * 1200))
+    pq.write_table(table, tmp_path / "e.parquet")
+    with pytest.raises(SettingError, match="cannot be told apart by 'where'"):
+        by_field(tmp_path / "e.parquet", parse_schema(MIXED), "where", np.arange(1200))
 
 
 @pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])

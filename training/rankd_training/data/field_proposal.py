@@ -33,6 +33,7 @@ _LONGEST_LIST = 50
 _HEAVY_TAIL = 5.0  # standard deviations between mean and maximum
 _FEW_LEVELS = 2
 _NAMED, _ROWS_A_VALUE = 12, 100  # so few numbers, or so many rows of each, may name things
+_COUNTED = 100_000  # nobody counts as far in small steps: larger ones close together are names
 _OUTLIERS = 100  # times what all but a hundredth of the rows span
 _LARGEST = float(np.finfo(np.float32).max)
 _CASTS = {
@@ -140,7 +141,8 @@ def _integer(name: str, called: str, seen: Any, values: Any) -> Proposal:
     if is_id_name(name) or len(value_v) == _FEW_LEVELS:
         return _lookup(name, called, "int64", values, "whole numbers")
     if dense and len(value_v) <= _MOST_VALUES:
-        if len(value_v) <= _NAMED or len(seen) >= _ROWS_A_VALUE * len(value_v):
+        few, large = len(value_v) <= _NAMED, np.abs(value_v).max() > _COUNTED
+        if few or large or len(seen) >= _ROWS_A_VALUE * len(value_v):
             return _lookup(name, called, "int64", values, "whole numbers")
         # An embedding a value would be learned from a few rows each.
         return _measure(name, called, seen, dtype="int64")

@@ -8,6 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from rankd_training.errors import SettingError
+
 __all__ = ["OwnTowers", "Tower", "last_bias", "linear"]
 
 
@@ -29,6 +31,8 @@ class Tower(nn.Module):
 
     def __init__(self, in_width: int, hidden: Sequence[int], *, dropout: float) -> None:
         super().__init__()
+        if min(hidden, default=1) < 1:
+            raise SettingError(f"widths of a network: expected at least 1 each, got {list(hidden)}")
         widths = [in_width, *hidden]
         self.out_width = widths[-1]
         layers: list[nn.Module] = []

@@ -45,7 +45,7 @@ class Optimisers:
             if isinstance(module, FeatureEmbedding):
                 rule = _rule(module, settings)
                 if rule is not None:
-                    keep = 1 - _table_rate(settings) * (settings.embedding_decay or 0.0)
+                    keep = 1 - table_rate(settings) * (settings.embedding_decay or 0.0)
                     # The gradients of rows that lie here alone come from all processes as they are.
                     others = ALONE if module.spread else ranks
                     self.tables.append(TableRows(module.table, rule, keep=keep, ranks=others))
@@ -138,7 +138,7 @@ def _rule(embedding: FeatureEmbedding, settings: TrainSettings) -> RowRule | Non
     if chosen == "auto":
         small = embedding.num_rows < DENSE_ROWS and not embedding.spread
         chosen = "adam" if small else "deferred_adam"
-    rate = _table_rate(settings)
+    rate = table_rate(settings)
     match chosen:
         case "deferred_adam":
             return DeferredAdam(embedding.width, rate=rate)
@@ -160,7 +160,7 @@ def _average(model: nn.Module, settings: TrainSettings, tables: Sequence[TableRo
     return WeightAverage(model, settings.average_decay)
 
 
-def _table_rate(settings: TrainSettings) -> float:
+def table_rate(settings: TrainSettings) -> float:
     return settings.embedding_learning_rate or settings.learning_rate
 
 
@@ -179,7 +179,7 @@ def _adamw(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
         is_table = name.startswith("embedding.") or id(parameter) in pairs
         (embeddings if is_table else matrices if parameter.dim() > 1 else biases).append(parameter)
     groups = (
-        {"params": embeddings, "weight_decay": settings.embedding_decay or 0.0, "lr": _table_rate(settings)},
+        {"params": embeddings, "weight_decay": settings.embedding_decay or 0.0, "lr": table_rate(settings)},
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": biases, "weight_decay": 0.0},
     )

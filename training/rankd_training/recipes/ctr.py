@@ -118,9 +118,10 @@ def _train(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progre
 def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress: Progress) -> RunResult:
     schema = load_schema(settings.schema)
     schema_text = settings.schema.read_bytes()
-    unknowns = UnknownValues(schema, settings.unknown_rates)
+    UnknownValues(schema, settings.unknown_rates or {})  # wrong names are refused before rows are read
     examples = examples_of(settings, schema, progress.rows_read)
     settings = sized(settings, examples)
+    unknowns = UnknownValues(schema, settings.unknown_rates or {})
     batches, train_n = Batches(examples), torch.from_numpy(examples.rows["train"])
 
     model = build_shared(settings, schema, ranks)
@@ -138,6 +139,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
     progress.run_started(
         model=settings.model,
         parameters=parameters,
+        stop_on=settings.stop_on,
         epochs=settings.epochs,
         steps_per_epoch=math.ceil(len(train_n) / settings.batch_size),
     )
@@ -158,7 +160,7 @@ def _run(settings: TrainSettings, unfinished: Unfinished, ranks: Ranks, progress
         if best:
             course.best_epoch, course.best_score = course.epoch, score
         ended = epoch_record(course.epoch, loss, valid, perf_counter() - began)
-        progress.epoch_ended(ended.epoch, loss, ended.valid_auc, best=best)
+        progress.epoch_ended(ended.epoch, loss, ended.valid_auc, score=abs(score), best=best)
         course.end_epoch(ended)
         save(best=best)
 
@@ -202,7 +204,7 @@ def _check(settings: TrainSettings) -> None:
         *("embedding_decay", "weight_decay", "ranking_weight", "funnel_penalty"),
     ):
         given = getattr(settings, name)
-        if given is not None and not given >= 0:
+        if given is not None and not 0 <= given < math.inf:
             raise SettingError(f"{name}: expected a number of at least 0, got {given}")
 
 

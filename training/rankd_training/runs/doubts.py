@@ -62,6 +62,7 @@ def doubts_of(
         *silent_columns(examples),
         *_repeated(examples, seen),
         *_too_good(examples, score_NT),
+        *_by_chance(examples, score_NT),
         *_too_short(settings, best_epoch, len(examples.rows["train"])),
         *(() if settings.calibration != "none" else _no_probabilities(examples, score_NT)),
     )
@@ -97,6 +98,23 @@ def _too_good(examples: Examples, score_NT: npt.NDArray[np.float32]) -> Iterator
         else:
             continue
         yield f"{what}, which is too good to be true: is it known before the event, when the model is asked?"
+
+
+def _by_chance(examples: Examples, score_NT: npt.NDArray[np.float32]) -> Iterator[str]:
+    """Warn of a task whose rows are ranked no better than by chance."""
+    label_NT = examples.label_nT[examples.rows["valid"]]
+    for t, task in enumerate(examples.schema.tasks):
+        auc, positives = Ranking(label_NT[:, t], score_NT[:, t]).auc(), label_NT[:, t].sum()
+        if auc is None:
+            continue
+        negatives = len(label_NT) - positives
+        chance = math.sqrt((len(label_NT) + 1) / (12 * positives * negatives))  # of Mann-Whitney's U
+        if auc < 0.5 + _WORSE * chance:
+            yield (
+                f"validation rows of {task.name} are ranked no better than by chance (AUC {auc:.4f}, "
+                f"{positives:,.0f} positives): hide more ids (unknown_rates), leave fields of ids out, try "
+                "stop_on=auc or another learning_rate, or compare with lr and trees"
+            )
 
 
 def _too_short(settings: TrainSettings, best_epoch: int, num_rows: int) -> Iterator[str]:

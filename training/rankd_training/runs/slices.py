@@ -81,18 +81,24 @@ def by_field(path: Path, schema: FeatureSchema, name: str, row_N: npt.NDArray[np
         return _named("empty", length_N == 0) + _quantiles(length_N, length_N > 0, "length ")
     if field and field.derive:
         units = UNITS_A_SECOND[array.type.unit] if pa.types.is_timestamp(array.type) else 1
+        missing_N = np.asarray(array.is_null())
         seconds_N = _plain(array.cast(pa.int64()).fill_null(0)) // units
-        array = pa.array(_derived(seconds_N, field.derive))
+        array = pa.array(_derived(seconds_N, field.derive), mask=missing_N)
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
     if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
-        missing_N = np.asarray(array.is_null())
-        moment_N = _plain(array.cast(pa.timestamp("s"), safe=False).fill_null(0)).astype("datetime64[s]")
-        return _named("missing", missing_N) + _quantiles(moment_N, ~missing_N)
+        missing_N, unit = np.asarray(array.is_null()), "s" if pa.types.is_timestamp(array.type) else "D"
+        zone = " UTC" if getattr(array.type, "tz", None) else ""
+        whole_N = _plain(array.cast(pa.timestamp("us"), safe=False).fill_null(0)).astype(
+            f"datetime64[{unit}]"
+        )
+        return _named("missing", missing_N) + _quantiles(whole_N, ~missing_N, after=zone)
+    if pa.types.is_nested(array.type):
+        raise SettingError(f"rows cannot be told apart by {name!r}, a column of {array.type}")
     ordered = field is None or field.kind is Kind.NUMERIC or field.derive is not None
     number = pa.types.is_integer(array.type) or pa.types.is_floating(array.type)
     if number and ordered and pc.count_distinct(array).as_py() > MOST_VALUES:
-        value_N = _plain(array.cast(pa.float64()).fill_null(np.nan))
+        value_N = _plain(array.cast(pa.float64(), safe=False).fill_null(np.nan))
         missing_N = np.isnan(value_N)
         return _named("missing", missing_N) + _quantiles(value_N, ~missing_N)
     return _categories(array, keep_order=number and ordered)
@@ -112,7 +118,9 @@ def _categories(array: Any, *, keep_order: bool) -> list[Slice]:
     return slices + _named("all others", ~np.isin(code_N, kept))
 
 
-def _quantiles(value_N: npt.NDArray[Any], among_N: npt.NDArray[np.bool_], before: str = "") -> list[Slice]:
+def _quantiles(
+    value_N: npt.NDArray[Any], among_N: npt.NDArray[np.bool_], before: str = "", after: str = ""
+) -> list[Slice]:
     """Quarters of the rows, equal values together, so there may be fewer."""
     values = value_N[among_N]
     if not len(values):
@@ -123,7 +131,9 @@ def _quantiles(value_N: npt.NDArray[Any], among_N: npt.NDArray[np.bool_], before
     return [
         piece
         for part in range(len(edges))
-        for piece in _named(before + _span(value_N[among_N & (part_N == part)]), among_N & (part_N == part))
+        for piece in _named(
+            before + _span(value_N[among_N & (part_N == part)]) + after, among_N & (part_N == part)
+        )
     ]
 
 

@@ -90,7 +90,7 @@ class Study:
         key = hashlib.sha256(json.dumps([*asked, dict(source.reading)], sort_keys=True).encode()).hexdigest()
         self.folder = folder / f"{name}-{model}-{key[:12]}"
         self.folder.mkdir(parents=True, exist_ok=True)
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # a trial that fails is told by its error
         backend = JournalFileBackend(str(self.folder / JOURNAL))
         self._study = optuna.create_study(
             storage=JournalStorage(backend),
@@ -238,10 +238,16 @@ class _Pruning:
         """Pass on."""
         self._passed_on.rows_read(done, total)
 
-    def run_started(self, *, model: str, parameters: int, epochs: int, steps_per_epoch: int) -> None:
+    def run_started(
+        self, *, model: str, parameters: int, stop_on: str, epochs: int, steps_per_epoch: int
+    ) -> None:
         """Pass on."""
         self._passed_on.run_started(
-            model=model, parameters=parameters, epochs=epochs, steps_per_epoch=steps_per_epoch
+            model=model,
+            parameters=parameters,
+            stop_on=stop_on,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
         )
 
     def epoch_started(self, epoch: int) -> None:
@@ -252,9 +258,11 @@ class _Pruning:
         """Pass on."""
         self._passed_on.step(step, loss, rows_per_s)
 
-    def epoch_ended(self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, best: bool) -> None:
+    def epoch_ended(
+        self, epoch: int, loss: float, valid_auc: Mapping[str, float], *, score: float, best: bool
+    ) -> None:
         """Pass on, then end the trial where the median of the others is better."""
-        self._passed_on.epoch_ended(epoch, loss, valid_auc, best=best)
+        self._passed_on.epoch_ended(epoch, loss, valid_auc, score=score, best=best)
         self._epochs += 1  # of all its runs: OptInter is trained twice
         self._trial.report(float(np.mean(list(valid_auc.values()))), self._epochs)
         if self._trial.should_prune():
