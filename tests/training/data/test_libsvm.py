@@ -37,6 +37,11 @@ def test_lines_of_any_length_are_lists(tmp_path: Path) -> None:
     assert batch.to_pydict() == {"ids": [[3], [], [3, 4]], "label": [1, 0, 1]}
 
 
+def test_the_mark_that_some_editors_write_first_is_no_label(tmp_path: Path) -> None:
+    (batch,) = written(tmp_path, "\ufeff1 3:1\n0 4:1\n").batches(["label", "id_1"])
+    assert batch.to_pydict() == {"label": [1, 0], "id_1": [3, 4]}
+
+
 def test_a_line_that_has_no_label_is_read_as_such(tmp_path: Path) -> None:
     (batch,) = written(tmp_path, "3:1 5:2\n1 4:1 6:1\n7:1 8:1\n").batches(["id_1", "ids", "label"])
     assert batch.column("label").to_numpy(zero_copy_only=False).tolist() == pytest.approx(

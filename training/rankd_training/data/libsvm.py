@@ -8,6 +8,7 @@ of categorical columns.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,8 @@ def _pieces(path: Path) -> Iterator[bytes]:
     """Whole lines, a few megabytes of them at a time."""
     rest = b""
     with path.open("rb") as file:
+        if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            file.seek(0)
         while piece := file.read(_PIECE_BYTES):
             whole, newline, tail = (rest + piece).rpartition(b"\n")
             if newline:
