@@ -27,7 +27,8 @@ from rankd_training.measures.intervals import resampled_aucs, user_auc_differenc
 from rankd_training.measures.metrics import user_auc
 from rankd_training.trials.comparison import holm, paired_t
 from rankd_training.trials.provenance import made_by
-from rankd_training.trials.trial import Trial, TrialResult, TrialStore
+from rankd_training.trials.trial import Trial, TrialResult
+from rankd_training.trials.trial_store import TrialStore
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 SEARCH_SEEDS, SEEDS, CONTROL_SEEDS = (11, 12), (1, 2, 3, 4, 5), (1, 2)

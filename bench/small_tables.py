@@ -28,7 +28,8 @@ from bench.serving import made_by
 from rankd_training.data import catalog
 from rankd_training.data.schema_proposal import Roles, propose_schema
 from rankd_training.presets import preset
-from rankd_training.trials.trial import Source, Trial, TrialStore
+from rankd_training.trials.trial import Source, Trial
+from rankd_training.trials.trial_store import TrialStore
 
 NETWORKS, TREES = ("mlcc", "infnet", "dnn", "lr"), "lightgbm"
 LARGE: Mapping[str, Any] = {

@@ -80,6 +80,7 @@ def compare(
             comparison_warnings,
         )
         from rankd_training.trials.provenance import made_by
+        from rankd_training.trials.trial_store import TrialStore
 
     names = trials.all_names() if models == "all" else [part.strip() for part in models.split(",")]
     if len(set(names)) < len(names):
@@ -101,7 +102,7 @@ def compare(
         fail(f"--name {title}: expected the name of two files, and no folder; --out has the folder", 2)
     _spare_others(folder / f"{title}.json", names, chosen_seeds)
     with wants(TrainingError, ContractError):
-        store = trials.TrialStore(home / "trials", rows.source)
+        store = TrialStore(home / "trials", rows.source)
         with TrialBar(tell, len(names) * len(chosen_seeds)) as bar:
             try:
                 report = run_comparison(

@@ -20,7 +20,8 @@ from rankd.cli.names import ARCHITECTURES, check_architecture
 from rankd.cli.process import free_port, port_is_free, serving
 from rankd.cli.rank import show
 from rankd.cli.screen import HOME, Home, RedisUrl, download_bar, fail, tell, wants
-from rankd.cli.train import free_folder, run_training, schema_of
+from rankd.cli.train import free_folder, schema_of
+from rankd.cli.training import run_training
 from rankd.client import Client, RankdError
 from rankd_contract.schema_file import load_schema
 

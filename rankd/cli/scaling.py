@@ -67,7 +67,8 @@ def scaling(
         from rankd_training.runs.held import held
         from rankd_training.trials.provenance import made_by
         from rankd_training.trials.scaling import DEFAULT_AXES, parse_axis, scale
-        from rankd_training.trials.trial import TrialStore, check_names
+        from rankd_training.trials.trial import check_names
+        from rankd_training.trials.trial_store import TrialStore
         from rankd_training.trials.withheld import without_test
 
     try:
@@ -109,11 +110,13 @@ def scaling(
                 fail("stopped; the same command goes on where this one was", STOPPED)
             finally:
                 kept.unlink(missing_ok=True)
-    words = ["rankd", "scaling", *rows.words, "--model", model, "--seeds", seeds]
-    words += [word for one in axis or [] for word in ("--axis", one)]
-    words += [word for path in settings or [] for word in ("--settings", path.name)]
-    today = datetime.now(UTC).date().isoformat()
-    whole = {"data": rows.name, **made_by(shlex.join(words), today), **report, "examples_sha256": digest}
+    words = [
+        *("rankd", "scaling", *rows.words, "--model", model, "--seeds", seeds),
+        *(word for one in axis or [] for word in ("--axis", one)),
+        *(word for path in settings or [] for word in ("--settings", path.name)),
+    ]
+    made = made_by(shlex.join(words), datetime.now(UTC).date().isoformat())
+    whole = {"data": rows.name, **made, **report, "examples_sha256": digest}
     place = (output or home / "results") / f"scaling-{rows.name}-{model}.html"
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(scaling_page(whole), encoding="utf-8")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from rankd.cli.chosen import (
     SCHEMA_FILE,
@@ -26,15 +22,13 @@ from rankd.cli.data import Root
 from rankd.cli.names import ARCHITECTURES, check_architecture
 from rankd.cli.report import REPORT, write_report
 from rankd.cli.runs import export_command, remember
-from rankd.cli.screen import HOME, STOPPED, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
-from rankd_contract.errors import ContractError
+from rankd.cli.screen import HOME, Home, JsonFlag, download_bar, fail, out, print_json, tell, wants
+from rankd.cli.training import go_on, logged, run_training, say, tracked_at
 
 if TYPE_CHECKING:
-    from rankd.tracking import MlflowRun
-    from rankd_training.progress import Progress
     from rankd_training.recipes.ctr import RunResult
 
-__all__ = ["run_training", "train"]
+__all__ = ["train"]
 
 
 def train(
@@ -104,8 +98,8 @@ def train(
         told = (data, examples, schema, output, epochs, seed, split, split_time, ray, settings, set_)
         if any(told) or shard_tables:
             fail("--resume goes on with what the run was told; give it alone", 2)
-        tracked = _tracked(mlflow, mlflow_experiment, resume)
-        _leave(_logged(tracked, go_on(resume, tracked)), home, as_json)
+        tracked = tracked_at(mlflow, mlflow_experiment, resume)
+        _leave(logged(tracked, go_on(resume, tracked)), home, as_json)
         return
     check_architecture(model)
     if examples is not None and schema is None and (examples / SCHEMA_FILE).is_file():
@@ -129,126 +123,11 @@ def train(
     assert schema is not None
     check_there(examples, schema)
     output = output or free_folder(home / "runs", model)
-    tracked = _tracked(mlflow, mlflow_experiment, output)
+    tracked = tracked_at(mlflow, mlflow_experiment, output)
     result = run_training(examples, schema, model, output, data=data, chosen=chosen, ray=ray, tracked=tracked)
     if with_report:
         write_report(output, examples, output / REPORT)
-    _leave(_logged(tracked, result), home, as_json)
-
-
-def go_on(output: Path, tracked: MlflowRun | None = None) -> RunResult:
-    """Resume the run that was to leave `output`, with progress on the screen."""
-    with wants():
-        from rankd_training.recipes import optinter
-    return _watched(lambda progress: optinter.resume(output, progress=progress, say=_say), output, tracked)
-
-
-def _tracked(address: str | None, experiment: str, output: Path) -> MlflowRun | None:
-    """Reach MLflow, before anything is trained."""
-    if address is None:
-        return None
-    from rankd.tracking import MlflowRun, TrackingFailed
-
-    with wants(TrackingFailed):
-        return MlflowRun(address, experiment, output.name, _say)
-
-
-def _logged(tracked: MlflowRun | None, result: RunResult) -> RunResult:
-    if tracked is not None:
-        tracked.finished(result)
-    return result
-
-
-def run_training(
-    examples: Path,
-    schema: Path,
-    model: str,
-    output: Path,
-    *,
-    data: str | None = None,
-    chosen: dict[str, Any] | None = None,
-    ray: int | None = None,
-    tracked: MlflowRun | None = None,
-) -> RunResult:
-    """Train with progress on the screen, or with `ray` workers of a cluster.
-
-    `data` names the data set whose tried settings are taken; `tracked` hears the run too.
-    """
-    with wants():
-        from rankd_training.config import read_config
-        from rankd_training.models.registry import setting_names
-        from rankd_training.presets import preset
-        from rankd_training.recipes import ctr, optinter
-        from rankd_training.settings import TrainSettings
-    settings = merged(preset(data, model), chosen or {})
-    places = {"examples": examples, "schema": schema, "output": output, "model": model}
-
-    def work(progress: Progress) -> RunResult:
-        told = read_config(TrainSettings, {**settings, **places}, elsewhere=setting_names(model))
-        if optinter.searches(told):
-            if ray is not None:
-                fail(
-                    "--ray trains one run, and optinter without model.methods is two; search without --ray", 2
-                )
-            return optinter.search_and_train(told, progress=progress, say=_say)[1]
-        if ray is None:
-            return ctr.train(told, progress=progress)
-        from rankd_training.recipes.on_ray import train_on_ray
-
-        return train_on_ray(told, workers=ray)
-
-    return _watched(work, output, tracked)
-
-
-def _watched(
-    work: Callable[[Progress], RunResult], output: Path, tracked: MlflowRun | None = None
-) -> RunResult:
-    """Work with progress on the screen and the metrics after it; Ctrl-C says how to go on."""
-    from rankd_training.errors import SettingError, TrainingError
-    from rankd_training.progress import RichProgress, Together
-    from rankd_training.recipes.report import render_metrics
-
-    with wants(TrainingError, ContractError), _failing(tracked):
-        try:
-            with RichProgress(tell) as progress:
-                result = work(progress if tracked is None else Together(progress, tracked))
-        except SettingError as error:
-            fail(str(error), 2)
-        except KeyboardInterrupt:
-            fail(f"stopped; go on with: rankd train --resume {output}", STOPPED)
-    tell.print(f"rows split by {result.record.split_by}", soft_wrap=True)
-    tell.print(render_metrics(result))
-    _say_calibration(result.folder)
-    for warning in result.record.warnings:
-        tell.print(f"[bold yellow]warning[/]: {escape(warning)}", soft_wrap=True)
-    return result
-
-
-@contextmanager
-def _failing(tracked: MlflowRun | None) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        if tracked is not None:
-            tracked.failed()
-        raise
-
-
-def _say_calibration(run: Path) -> None:
-    """Say what the curves of a calibrated run do; the table is of scores as they leave the model."""
-    from rankd_training.measures.calibration import FILE
-
-    if not (run / FILE).exists():
-        return
-    fitted = json.loads((run / FILE).read_text(encoding="utf-8"))
-    for task, before in fitted["error_before"]["test"].items():
-        after = fitted["error_after"]["test"][task]
-        tell.print(
-            f"{task}: calibrated where it is served ({fitted['method']}): ECE on test {before:.4f} in the "
-            f"table, {after:.4f} calibrated",
-            soft_wrap=True,
-            highlight=False,
-        )
+    _leave(logged(tracked, result), home, as_json)
 
 
 def _leave(result: RunResult, home: Path, as_json: bool) -> None:
@@ -270,15 +149,11 @@ def _say_pairs(run: Path) -> None:
 
     if not (run / PAIRS).is_file():
         return
-    _say(f"what each pair of fields is for: {run / PAIRS}")
+    say(f"what each pair of fields is for: {run / PAIRS}")
     if (run / CROSSED_SCHEMA).read_bytes() == (run / SCHEMA).read_bytes():
-        _say("none is memorised for sure, so the schema gets no cross")
+        say("none is memorised for sure, so the schema gets no cross")
     else:
-        _say(f"with the surely memorised as crosses, any model trains on --schema {run / CROSSED_SCHEMA}")
-
-
-def _say(line: str) -> None:
-    tell.print(line, soft_wrap=True, markup=False)
+        say(f"with the surely memorised as crosses, any model trains on --schema {run / CROSSED_SCHEMA}")
 
 
 def schema_of(data: str) -> Path:
@@ -289,9 +164,11 @@ def schema_of(data: str) -> Path:
 
 
 def free_folder(parent: Path, name: str) -> Path:
-    """Return `parent/name`, or the first of `name-2`, `name-3`, ... that does not exist."""
-    names = (name if n == 1 else f"{name}-{n}" for n in count(1))
-    return next(parent / candidate for candidate in names if not (parent / candidate).exists())
+    """Return `parent/name`, or the first of `name-2`, `name-3`, ... where no run is, finished or not."""
+    from rankd_training.runs.unfinished import Unfinished
+
+    places = (parent / (name if n == 1 else f"{name}-{n}") for n in count(1))
+    return next(place for place in places if not (place.exists() or Unfinished(place).folder.exists()))
 
 
 def _from_files(model: str, paths: list[Path]) -> dict[str, Any]:

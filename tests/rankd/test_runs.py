@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rankd.cli.runs import export_command, remember, run_or_newest
+from rankd.cli.train import free_folder
 from tests.rankd.test_cli import rankd
 from tests.training.tables import examples_table, with_column, write
 
@@ -83,3 +84,9 @@ def test_without_any_run_export_says_what_to_do(tmp_path: Path) -> None:
     done = rankd("export", cwd=tmp_path)
     assert done.returncode == 1
     assert "holds no run; train one with `rankd train`" in done.stderr
+
+
+def test_a_run_that_was_killed_keeps_its_name_for_whoever_goes_on_with_it(tmp_path: Path) -> None:
+    (tmp_path / "mlcc").mkdir()
+    (tmp_path / ".mlcc-2.unfinished").mkdir()
+    assert free_folder(tmp_path, "mlcc") == tmp_path / "mlcc-3"

@@ -14,7 +14,8 @@ from rankd_training.errors import SettingError
 from rankd_training.trials.comparison import Contestant, compare, holm, paired_t
 from rankd_training.trials.comparison_text import comparison_markdown, comparison_table, comparison_verdicts
 from rankd_training.trials.provenance import made_by
-from rankd_training.trials.trial import Source, Trial, TrialStore
+from rankd_training.trials.trial import Source, Trial
+from rankd_training.trials.trial_store import TrialStore
 from tests.training.tables import write
 
 CROSSED = {

@@ -12,7 +12,8 @@ from rankd_training.errors import SettingError
 from rankd_training.pages.scaling_page import scaling_page
 from rankd_training.trials.provenance import made_by
 from rankd_training.trials.scaling import DEFAULT_AXES, Axis, parse_axis, scale
-from rankd_training.trials.trial import Source, Trial, TrialStore
+from rankd_training.trials.trial import Source, Trial
+from rankd_training.trials.trial_store import TrialStore
 from rankd_training.trials.withheld import without_test
 from tests.training.tables import write
 

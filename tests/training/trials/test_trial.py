@@ -13,7 +13,8 @@ from rankd_training.errors import SettingError, UnknownModel
 from rankd_training.measures.metrics import evaluate
 from rankd_training.runs.run_folder import read
 from rankd_training.settings_file import flat, nested, read_settings_file, write_settings_file
-from rankd_training.trials.trial import Source, Trial, TrialResult, TrialStore, check_names
+from rankd_training.trials.trial import Source, Trial, TrialResult, check_names
+from rankd_training.trials.trial_store import TrialStore
 from tests.training.tables import examples_table, with_value, write
 
 SMALL: dict[str, Any] = {

@@ -10,7 +10,8 @@ import pytest
 from rankd_training.errors import ExamplesError, RunError, SettingError
 from rankd_training.runs.held import held
 from rankd_training.trials.search_space import read_space
-from rankd_training.trials.trial import Source, Trial, TrialStore
+from rankd_training.trials.trial import Source, Trial
+from rankd_training.trials.trial_store import TrialStore
 from rankd_training.trials.tuning import Study
 from rankd_training.trials.withheld import without_test
 from tests.training.tables import examples_table, with_column, write

@@ -20,7 +20,8 @@ from scipy import stats
 from rankd_training.examples.examples import Examples
 from rankd_training.measures.intervals import RESAMPLES, resampled_aucs, user_auc_difference
 from rankd_training.progress import SILENT, Progress
-from rankd_training.trials.trial import Trial, TrialResult, TrialStore
+from rankd_training.trials.trial import Trial, TrialResult
+from rankd_training.trials.trial_store import TrialStore
 
 __all__ = ["MEASURES", "Contestant", "SeedTest", "compare", "holm", "paired_t"]
 

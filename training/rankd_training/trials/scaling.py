@@ -16,7 +16,8 @@ from rankd_training.errors import SettingError
 from rankd_training.progress import SILENT, Progress
 from rankd_training.settings_file import flat, nested
 from rankd_training.trials.power_law import FEWEST_SIZES, fit_runs
-from rankd_training.trials.trial import Trial, TrialResult, TrialStore
+from rankd_training.trials.trial import Trial, TrialResult
+from rankd_training.trials.trial_store import TrialStore
 
 __all__ = ["DEFAULT_AXES", "QUALITIES", "Axis", "parse_axis", "scale"]
 

@@ -29,7 +29,8 @@ from rankd_training.runs.held import held
 from rankd_training.settings import TrainSettings
 from rankd_training.settings_file import PREFIX, flat, nested
 from rankd_training.trials.search_space import SearchSpace
-from rankd_training.trials.trial import FORMAT, Source, Trial, TrialStore
+from rankd_training.trials.trial import FORMAT, Source, Trial
+from rankd_training.trials.trial_store import TrialStore
 from rankd_training.trials.withheld import without_test
 
 __all__ = ["Measure", "Study", "Tried"]
