@@ -30,6 +30,7 @@ and more epochs than a million ([small tables](results/small-tables.md)). With f
 little: `rankd compare --seeds 5` tells what is chance, and `rankd tune --seeds 3` searches by the mean of
 three. Ids of a few rows each are learned by heart, so a fifth of them is hidden in every batch
 (`unknown_rates`); where a run still ranks by chance, leave the fields of ids out of its schema and compare.
+[ADR 20](adr/0020-sized-by-rows.md) says why.
 
 Figures: AUC counts ties half; log loss is in nats; the calibration error (ECE) is the mean of |observed
 rate - mean score| over {NUM_BINS} bins of equal numbers of rows, fewer where a bin would have less than
