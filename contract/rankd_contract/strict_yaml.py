@@ -75,7 +75,10 @@ def read_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
-        raise YamlError(f"not valid YAML: {place}{_one_line(error.problem or error.context)}") from error
+        problem = str(error.problem or error.context)
+        if problem.startswith("but "):  # the other half of the sentence
+            problem = f"{error.context}, {problem}"
+        raise YamlError(f"not valid YAML: {place}{_one_line(problem)}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date or a number that is none
         raise YamlError(f"not valid YAML: {_one_line(error)}") from error
 
