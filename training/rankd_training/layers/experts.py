@@ -1,4 +1,4 @@
-"""Several networks of one shape side by side, gates that mix them, and a tower a task.
+"""Several networks of one shape side by side, and gates that mix them.
 
 All experts' layers are one batched product each, not one a network.
 
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from rankd_training.errors import SettingError
-from rankd_training.layers.heads import Tower, last_bias, linear
 
-__all__ = ["Experts", "TaskTowers", "mixed"]
+__all__ = ["Experts", "mixed"]
 
 
 class Experts(nn.Module):
@@ -56,20 +55,3 @@ class Experts(nn.Module):
 def mixed(gate_NGn: Tensor, expert_NnH: Tensor) -> Tensor:
     """Mix experts by the softmax of each gate's scores -> [N, gates, H]."""
     return torch.matmul(torch.softmax(gate_NGn, dim=2), expert_NnH)
-
-
-class TaskTowers(nn.Module):
-    """A tower and a logit a task, each over that task's own vector."""
-
-    def __init__(self, num_tasks: int, in_width: int, hidden: Sequence[int], *, dropout: float) -> None:
-        super().__init__()
-        towers = [Tower(in_width, hidden, dropout=dropout) for _ in range(num_tasks)]
-        self.towers = nn.ModuleList(nn.Sequential(tower, linear(tower.out_width, 1)) for tower in towers)
-
-    def forward(self, task_NTH: Tensor) -> Tensor:
-        """[N, T, H] -> logits [N, T]."""
-        return torch.cat([tower(task_NTH[:, t]) for t, tower in enumerate(self.towers)], dim=1)
-
-    def output_biases(self) -> list[Tensor]:
-        """Return the constant of each task's logit, one number each."""
-        return [last_bias(tower) for tower in self.towers]

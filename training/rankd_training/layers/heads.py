@@ -1,4 +1,4 @@
-"""From a vector a candidate to its logits: a plain feed-forward tower."""
+"""From a vector a candidate to its logits: a plain feed-forward tower, or one a task."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rankd_training.errors import SettingError
 
-__all__ = ["OwnTowers", "Tower", "last_bias", "linear"]
+__all__ = ["TaskTowers", "Tower", "last_bias", "linear"]
 
 
 def linear(in_width: int, out_width: int) -> nn.Linear:
@@ -46,17 +46,17 @@ class Tower(nn.Module):
         return out
 
 
-class OwnTowers(nn.Module):
-    """A tower and a logit a task, all over one vector."""
+class TaskTowers(nn.Module):
+    """A tower and a logit a task, each over that task's own vector, which may be one for all."""
 
     def __init__(self, num_tasks: int, in_width: int, hidden: Sequence[int], *, dropout: float) -> None:
         super().__init__()
         towers = [Tower(in_width, hidden, dropout=dropout) for _ in range(num_tasks)]
         self.towers = nn.ModuleList(nn.Sequential(tower, linear(tower.out_width, 1)) for tower in towers)
 
-    def forward(self, x_NH: Tensor) -> Tensor:
-        """[N, in_width] -> logits [N, T]."""
-        return torch.cat([tower(x_NH) for tower in self.towers], dim=1)
+    def forward(self, by_task: Sequence[Tensor]) -> Tensor:
+        """[N, in_width] a task -> logits [N, T]."""
+        return torch.cat([tower(x_NH) for tower, x_NH in zip(self.towers, by_task, strict=True)], dim=1)
 
     def output_biases(self) -> list[Tensor]:
         """Return the constant of each task's logit, one number each."""

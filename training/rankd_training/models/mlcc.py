@@ -23,7 +23,7 @@ from rankd_contract.signature import ROW
 from rankd_training.errors import SettingError
 from rankd_training.layers.embedding import FeatureEmbedding
 from rankd_training.layers.gating import SlotGate
-from rankd_training.layers.heads import OwnTowers, Tower, linear
+from rankd_training.layers.heads import TaskTowers, Tower, linear
 from rankd_training.layers.split import SplitLinear, flat, join_sides
 from rankd_training.models.mlcc_folded import FoldedLayer
 
@@ -88,7 +88,7 @@ class MLCC(nn.Module):
         self.tower = Tower(self.flat_width, config.hidden, dropout=config.dropout)
         tasks, width = len(schema.tasks), self.tower.out_width
         self.head = (
-            OwnTowers(tasks, width, config.task_hidden, dropout=config.dropout)
+            TaskTowers(tasks, width, config.task_hidden, dropout=config.dropout)
             if config.task_hidden
             else linear(width, tasks)
         )
@@ -105,7 +105,9 @@ class MLCC(nn.Module):
             user_RSX, item_NSX = made_NSX[:, : self.num_user], made_NSX[:, self.num_user :]
             row_N = torch.arange(made_NSX.shape[0], device=row_N.device)
         local_NSO = self.last(user_RSX, item_NSX, row_N)
-        logits: Tensor = self.head(self.tower(local_NSO.reshape(-1, self.flat_width)))
+        top_NH = self.tower(local_NSO.reshape(-1, self.flat_width))
+        towers = isinstance(self.head, TaskTowers)
+        logits: Tensor = self.head([top_NH] * len(self.schema.tasks) if towers else top_NH)
         return logits
 
     def output_biases(self) -> list[Tensor]:

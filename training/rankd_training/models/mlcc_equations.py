@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rankd_contract.signature import ROW
+from rankd_training.layers.heads import TaskTowers
 from rankd_training.models.mlcc import MLCC, Crossing, MLCCConfig, MLCCLayer
 
 __all__ = ["equations", "over_slots"]
@@ -35,8 +36,8 @@ def over_slots(model: MLCC, x_NSX: Tensor) -> Tensor:
     x = _layer(model.last, model.config, x_NSX).flatten(1)
     for module in model.tower.layers:
         x = x if isinstance(module, torch.nn.Dropout) else module(x)
-    logits: Tensor = model.head(x)
-    return logits
+    heads = model.head.towers if isinstance(model.head, TaskTowers) else [model.head]
+    return torch.cat([head(x) for head in heads], dim=1)
 
 
 def _layer(layer: MLCCLayer, config: MLCCConfig, x_NSX: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ from rankd_contract.schema import FeatureSchema
 from rankd_contract.signature import ROW
 from rankd_training.layers.deep import side_widths
 from rankd_training.layers.embedding import FeatureEmbedding
-from rankd_training.layers.experts import Experts, TaskTowers, mixed
+from rankd_training.layers.experts import Experts, mixed
+from rankd_training.layers.heads import TaskTowers
 from rankd_training.layers.split import SplitLinear, flat
 
 __all__ = ["MMoE", "MMoEConfig"]
@@ -72,7 +73,8 @@ class MMoE(nn.Module):
         user_RI, item_NI = flat(user_RSE), flat(item_NSE)
         expert_NnH = self.experts(self.first(user_RI, item_NI, row_N))  # f_i(x)
         gate_NTn = self.gate(user_RI, item_NI, row_N).reshape(-1, self.num_tasks, self.config.experts)
-        logits: Tensor = self.towers(mixed(gate_NTn, expert_NnH))  # equation 7: g^k(x) = softmax(W_gk x)
+        mixed_NTH = mixed(gate_NTn, expert_NnH)  # equation 7: g^k(x) = softmax(W_gk x)
+        logits: Tensor = self.towers([mixed_NTH[:, t] for t in range(self.num_tasks)])
         return logits
 
     def output_biases(self) -> list[Tensor]:

@@ -24,8 +24,8 @@ from rankd_contract.signature import ROW
 from rankd_training.errors import SettingError
 from rankd_training.layers.deep import side_widths
 from rankd_training.layers.embedding import FeatureEmbedding
-from rankd_training.layers.experts import Experts, TaskTowers, mixed
-from rankd_training.layers.heads import linear
+from rankd_training.layers.experts import Experts, mixed
+from rankd_training.layers.heads import TaskTowers, linear
 from rankd_training.layers.split import SplitLinear, flat
 
 __all__ = ["PLE", "PLEConfig"]
@@ -83,7 +83,7 @@ class PLE(nn.Module):
         groups: list[Tensor] = self.first(user_RI, item_NI, features[ROW])
         for layer in self.rest:
             groups = layer(groups)
-        logits: Tensor = self.towers(torch.stack(groups, dim=1))
+        logits: Tensor = self.towers(groups)
         return logits
 
     def output_biases(self) -> list[Tensor]:
