@@ -6,7 +6,7 @@ Legend: n rows, N validation rows, T tasks.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,11 +58,13 @@ def doubts_of(
     seen = {
         split: trained_on.share(examples, rows) for split, rows in examples.rows.items() if split != "train"
     }
+    label_NT = examples.label_nT[examples.rows["valid"]]
+    auc_T = [Ranking(label_N, score_N).auc() for label_N, score_N in zip(label_NT.T, score_NT.T, strict=True)]
     warnings = (
         *silent_columns(examples),
         *_repeated(examples, seen),
-        *_too_good(examples, score_NT),
-        *_by_chance(examples, score_NT),
+        *_too_good(examples, auc_T),
+        *_by_chance(examples, auc_T),
         *_too_short(settings, best_epoch, len(examples.rows["train"])),
         *(() if settings.calibration != "none" else _no_probabilities(examples, score_NT)),
     )
@@ -82,11 +84,11 @@ def _repeated(examples: Examples, seen: Mapping[str, Share | None]) -> Iterator[
             )
 
 
-def _too_good(examples: Examples, score_NT: npt.NDArray[np.float32]) -> Iterator[str]:
+def _too_good(examples: Examples, auc_T: Sequence[float | None]) -> Iterator[str]:
     """Warn of a task that is told, most likely by what became known with its label; names the field."""
     label_NT = examples.label_nT[examples.rows["valid"]]
     for t, task in enumerate(examples.schema.tasks):
-        auc = Ranking(label_NT[:, t], score_NT[:, t]).auc()
+        auc = auc_T[t]
         if auc is None:
             continue
         field, of_field = most_telling(examples, t)
@@ -100,11 +102,11 @@ def _too_good(examples: Examples, score_NT: npt.NDArray[np.float32]) -> Iterator
         yield f"{what}, which is too good to be true: is it known before the event, when the model is asked?"
 
 
-def _by_chance(examples: Examples, score_NT: npt.NDArray[np.float32]) -> Iterator[str]:
+def _by_chance(examples: Examples, auc_T: Sequence[float | None]) -> Iterator[str]:
     """Warn of a task whose rows are ranked no better than by chance."""
     label_NT = examples.label_nT[examples.rows["valid"]]
     for t, task in enumerate(examples.schema.tasks):
-        auc, positives = Ranking(label_NT[:, t], score_NT[:, t]).auc(), label_NT[:, t].sum()
+        auc, positives = auc_T[t], label_NT[:, t].sum()
         if auc is None:
             continue
         negatives = len(label_NT) - positives

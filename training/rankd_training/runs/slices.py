@@ -61,7 +61,7 @@ def by_field(path: Path, schema: FeatureSchema, name: str, row_N: npt.NDArray[np
     Lists: quarters of the rows by length.
 
     Raises:
-        SettingError: there is no such field or column; names those there are.
+        SettingError: there is no such field or column (names those there are), or it is of structs.
         ExamplesError: the file cannot be read.
     """
     field = schema.fields.get(name)
